@@ -1,0 +1,63 @@
+//! Steering one running pipeline.
+
+use crate::status::Status;
+use deltaforge_core::task::Task;
+use tokio::sync::{mpsc, watch};
+
+/// What can be asked of a running pipeline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Stop reading; keep the connection.
+    Pause,
+    /// Go on.
+    Resume,
+    /// Deliver what was read, save, close, end.
+    Stop,
+}
+
+/// A pipeline's loop, running in its own task. Dropping the handle ends it at once, like a crash: nothing is lost by it,
+/// what was not saved is delivered again.
+#[derive(Debug)]
+pub struct Handle {
+    pub(crate) commands: mpsc::Sender<Command>,
+    pub(crate) status: watch::Receiver<Status>,
+    pub(crate) task: Option<Task<()>>,
+}
+
+impl Handle {
+    /// The present condition.
+    pub fn status(&self) -> Status {
+        self.status.borrow().clone()
+    }
+
+    /// Follows the condition.
+    pub fn subscribe(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// True once the loop has ended: stopped or failed.
+    pub fn has_ended(&self) -> bool {
+        self.task.as_ref().is_none_or(Task::is_finished)
+    }
+
+    /// Halts reading; what was read is delivered, the connection stays. A pipeline that has ended is left alone.
+    pub async fn pause(&self) {
+        let _ended = self.commands.send(Command::Pause).await;
+    }
+
+    /// Goes on after a pause.
+    pub async fn resume(&self) {
+        let _ended = self.commands.send(Command::Resume).await;
+    }
+
+    /// Drains, saves the final checkpoint, closes connections; gives the last status. False when the deadline passed first: the
+    /// loop was then ended like a crash.
+    pub async fn stop(mut self, deadline: std::time::Duration) -> (Status, bool) {
+        let _ended = self.commands.send(Command::Stop).await;
+        let drained = match self.task.take() {
+            Some(task) => tokio::time::timeout(deadline, task).await.is_ok(),
+            None => true,
+        };
+        (self.status(), drained)
+    }
+}

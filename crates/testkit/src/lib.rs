@@ -1,0 +1,23 @@
+//! What the tests of DeltaForge share. Development only: no released crate depends on it.
+//!
+//! DeltaForge claims that nothing is lost while servers stall, restart and vanish. Such a claim is worth what it was
+//! tested against, so the tests talk to the real thing:
+//!
+//! - [`servers`] starts PostgreSQL and Redis (alone, as a cluster, behind a sentinel) on private ports, and a TCP
+//!   proxy to put in between; each can be frozen, cut off, stopped, killed and brought back, and none outlives its test.
+//! - [`wait_for`] is how a test waits: for the condition, never for a length of time.
+//!
+//! A server that cannot be had fails the test with a hint to `./dev.sh setup`. It is never a reason to skip: a skipped
+//! proof looks like a proof.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "this crate runs inside tests, where a panic with a clear message is how a failure is reported"
+)]
+
+pub mod servers;
+mod wait;
+
+pub use wait::{wait_for, wait_for_async};

@@ -1,0 +1,461 @@
+#!/usr/bin/env bash
+# The one script a developer needs: servers, tests, benchmarks, the first steps of a new user.
+#
+#   ./dev.sh quickstart    a real PostgreSQL, its changes in Redis and on the terminal
+#   ./dev.sh test          every test, against real servers
+#   ./dev.sh help          all commands
+#
+# It works on a bare Debian 12 with only cargo/rustup, as root or as a user who has sudo. Everything it makes lies in one
+# folder outside the clone, because the servers refuse to run as root and their unprivileged user may not be able to read
+# the clone. crates/testkit/src/servers/binaries.rs follows the same rule for that folder and for the server user.
+set -euo pipefail
+
+ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+cd "$ROOT"
+
+DEV=${DELTAFORGE_DEV_DIR:-/var/tmp/deltaforge-dev-$(id -u)}
+SERVER_USER=deltaforge-dev
+PG_PORT=15432
+REDIS_PORT=16379
+API_PORT=18080
+METRICS_PORT=19000
+# The password matters to the container only: the local server trusts the loopback. One DSN then serves both.
+PG_DSN_DEFAULT="postgres://postgres:postgres@127.0.0.1:$PG_PORT/shop"
+PG15_BIN=${DELTAFORGE_PG15_BIN:-/usr/lib/postgresql/15/bin}
+PG18_BIN=${DELTAFORGE_PG18_BIN:-$DEV/sid/root/usr/lib/postgresql/18/bin}
+# Raised whenever the recipe below changes, so that an older folder is made anew.
+SID_RECIPE=1
+
+BUILD_PACKAGES=(gcc libc6-dev pkg-config ca-certificates)
+SERVER_PACKAGES=(postgresql-15 postgresql-client-15 redis-server redis-tools patchelf util-linux)
+
+say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
+warn() { printf '\033[1;33m!!! %s\033[0m\n' "$*" >&2; }
+die() { printf '\033[1;31mdev.sh: %s\033[0m\n' "$*" >&2; exit 1; }
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"
+  elif command -v sudo >/dev/null; then sudo "$@"
+  else die "this needs root and there is no sudo; run as root: $*"
+  fi
+}
+
+# Runs a server or one of its tools as the user the servers run as.
+as_server_user() {
+  if [ "$(id -u)" = 0 ]; then
+    setpriv --reuid="$SERVER_USER" --regid="$SERVER_USER" --clear-groups -- "$@"
+  else
+    "$@"
+  fi
+}
+
+# --- setup --------------------------------------------------------------------------------------------------------------
+
+APT=(env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=600)
+
+need_packages() {
+  local missing=() package
+  for package in "$@"; do
+    [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null)" = installed ] || missing+=("$package")
+  done
+  [ ${#missing[@]} -gt 0 ] || return 0
+  command -v apt-get >/dev/null || die "not a Debian machine: please install what corresponds to: ${missing[*]}"
+  say "installing ${missing[*]}"
+  # One unreachable third-party source must not stop us: the install that follows tells whether ours was refreshed.
+  as_root "${APT[@]}" update >&2 || warn "apt-get update reported errors; going on"
+  as_root "${APT[@]}" install -y --no-install-recommends "${missing[@]}" >&2
+}
+
+setup_toolchain() {
+  if ! command -v cargo >/dev/null; then
+    [ -x "$HOME/.cargo/bin/cargo" ] || die "cargo is missing: install Rust with rustup first"
+    PATH=$HOME/.cargo/bin:$PATH
+  fi
+  command -v rustup >/dev/null || return 0
+  local channel
+  channel=$(sed -n 's/^channel *= *"\(.*\)"/\1/p' rust-toolchain.toml)
+  if ! rustup run "$channel" rustc --version >/dev/null 2>&1; then
+    say "installing Rust $channel"
+    rustup toolchain install "$channel" --profile minimal >&2
+  fi
+  local tool
+  for tool in rustfmt clippy; do
+    rustup component list --toolchain "$channel" --installed 2>/dev/null | grep -q "^$tool" && continue
+    rustup component add --toolchain "$channel" "$tool" >&2 || warn "rustup could not add $tool: its checks will be left out"
+  done
+}
+
+setup_build() {
+  if command -v dpkg-query >/dev/null; then need_packages "${BUILD_PACKAGES[@]}"; fi
+  setup_toolchain
+}
+
+# The folder is in a place that everyone may write to, so one that another user prepared for us is refused.
+setup_folder() {
+  mkdir -p "$DEV"
+  [ -O "$DEV" ] || die "$DEV belongs to another user; set DELTAFORGE_DEV_DIR to a folder of your own"
+  chmod 755 "$DEV"
+  if [ "$(id -u)" = 0 ] && ! id "$SERVER_USER" >/dev/null 2>&1; then
+    say "adding the user $SERVER_USER, as PostgreSQL refuses to run as root"
+    useradd --system --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin "$SERVER_USER"
+  fi
+}
+
+# PostgreSQL 18 is newer than Debian 12. Its packages from Debian's unstable suite are unpacked, with the libc that they
+# want, into a folder; the system and its apt state stay as they are. The mirror is the one that apt already uses.
+setup_pg18() {
+  [ -z "${DELTAFORGE_PG18_BIN:-}" ] || return 0
+  local sid=$DEV/sid
+  if [ "$(cat "$sid/recipe" 2>/dev/null)" = "$SID_RECIPE" ] && [ -x "$PG18_BIN/postgres" ]; then return 0; fi
+
+  local codename mirror suite found='' options deb file
+  codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")
+  archive() {
+    apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
+      awk -v c="$codename" '($1 == c || $1 == "stable") && $2 == "main" { print $3; exit }'
+  }
+  mirror=$(archive)
+  [ -n "$mirror" ] || die "apt knows no mirror of Debian $codename main; see 'apt-get indextargets'"
+
+  say "unpacking PostgreSQL 18 into $sid"
+  rm -rf "$sid"
+  mkdir -p "$sid"/{etc,state/lists/partial,cache/archives/partial,log,root}
+  touch "$sid/state/status"
+  options=(
+    -o Dir::Etc::sourcelist="$sid/etc/sources.list" -o Dir::Etc::sourceparts=/dev/null
+    -o Dir::State="$sid/state" -o Dir::State::status="$sid/state/status"
+    -o Dir::Cache="$sid/cache" -o Dir::Log="$sid/log" -o APT::Sandbox::User=root -o Acquire::Languages=none
+  )
+  # The suite moves: when unstable has dropped version 18, testing may still have it.
+  for suite in sid testing; do
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$sid/etc/sources.list"
+    "${APT[@]}" "${options[@]}" update >&2
+    if apt-cache "${options[@]}" show postgresql-18 >/dev/null 2>&1; then found=$suite; break; fi
+  done
+  [ -n "$found" ] || die "neither sid nor testing has postgresql-18 any more; set DELTAFORGE_PG18_BIN to its bin folder"
+  "${APT[@]}" "${options[@]}" install -y --no-install-recommends --download-only postgresql-18 postgresql-client-18 >&2
+
+  local r=$sid/root d
+  for d in lib lib64 bin sbin; do mkdir -p "$r/usr/$d"; ln -sfn "usr/$d" "$r/$d"; done
+  for deb in "$sid"/cache/archives/*.deb; do
+    case $deb in *perl*) continue ;; esac
+    dpkg-deb --fsys-tarfile "$deb" | tar -x -C "$r" --keep-directory-symlink --no-same-owner
+  done
+  chmod -R u+rwX,a+rX "$r"
+  rm -rf "$sid/cache" "$sid/state"
+
+  # PostgreSQL's tools start each other, so each binary must find its own loader and libraries by itself.
+  local loader libraries
+  loader=$(find "$r/usr/lib" "$r/usr/lib64" -name 'ld-linux-*.so.*' | head -n 1)
+  libraries=$(dirname "$(find "$r/usr/lib" -name 'libc.so.6' | head -n 1)")
+  [ -n "$loader" ] && [ -d "$libraries" ] || die "the unpacked packages hold no libc; please report this"
+  for file in "$r"/usr/lib/postgresql/18/bin/*; do
+    if [ -f "$file" ] && [ ! -L "$file" ] && [ "$(head -c 4 "$file" | tail -c 3)" = ELF ]; then
+      patchelf --set-interpreter "$loader" --force-rpath --set-rpath "$libraries" "$file"
+    fi
+  done
+  "$PG18_BIN/postgres" --version >&2
+  echo "$SID_RECIPE" >"$sid/recipe"
+}
+
+setup_servers() {
+  need_packages "${SERVER_PACKAGES[@]}"
+  setup_folder
+  # Two checkouts may set up at once; the second then finds the work done.
+  exec 9>"$DEV/setup.lock"
+  flock 9
+  setup_pg18
+  exec 9>&-
+  [ -x "$PG15_BIN/postgres" ] || die "no PostgreSQL 15 in $PG15_BIN: Debian 12 has it; elsewhere set DELTAFORGE_PG15_BIN"
+}
+
+cmd_setup() {
+  setup_build
+  setup_servers
+  say "ready: $("$PG15_BIN/postgres" --version), $("$PG18_BIN/postgres" --version), $(redis-server --version | cut -d' ' -f1-3)"
+}
+
+# --- the development stack ----------------------------------------------------------------------------------------------
+
+have_docker() {
+  [ -z "${DELTAFORGE_NO_DOCKER:-}" ] && command -v docker >/dev/null &&
+    timeout 10 docker info >/dev/null 2>&1 && docker compose version >/dev/null 2>&1
+}
+
+compose() { docker compose -f docker-compose.dev.yml "$@"; }
+
+sql() { # sql DATABASE [psql arguments]; statements from standard input
+  local database=$1; shift
+  if have_docker; then
+    compose exec -T postgres psql -X -q -v ON_ERROR_STOP=1 -U postgres -d "$database" "$@"
+  else
+    "$PG15_BIN/psql" -X -q -v ON_ERROR_STOP=1 -h 127.0.0.1 -p "$PG_PORT" -U postgres -d "$database" "$@"
+  fi
+}
+
+redis() {
+  if have_docker; then compose exec -T redis redis-cli "$@"; else redis-cli -p "$REDIS_PORT" "$@"; fi
+}
+
+eventually() { # eventually SECONDS WHAT COMMAND...
+  local deadline=$((SECONDS + $1)) what=$2; shift 2
+  until "$@" >/dev/null 2>&1; do
+    [ $SECONDS -lt $deadline ] || die "gave up waiting for $what"
+    sleep 0.1
+  done
+}
+
+answers_sql() { echo 'select 1' | sql postgres; }
+answers_redis() { [ "$(redis ping)" = PONG ]; }
+pg_runs() { (cd / && as_server_user "$PG15_BIN/pg_ctl" -D "$DEV/up/postgres" status >/dev/null 2>&1); }
+redis_pid() {
+  # The pid of a file may have been given to another process since: it is ours only if it works in our folder.
+  local pid
+  pid=$(cat "$DEV/up/redis/redis.pid" 2>/dev/null) || return 1
+  [ "$(readlink "/proc/$pid/cwd" 2>/dev/null)" = "$(readlink -f "$DEV/up/redis")" ] && echo "$pid"
+}
+
+up_local() {
+  local d=$DEV/up
+  mkdir -p "$d/postgres" "$d/redis"
+  if [ "$(id -u)" = 0 ]; then chown "$SERVER_USER:" "$d" "$d/postgres" "$d/redis"; fi
+  (
+    cd "$d"
+    if [ ! -f postgres/PG_VERSION ]; then
+      as_server_user "$PG15_BIN/initdb" -D "$d/postgres" -U postgres -A trust -E UTF8 --locale=C.UTF-8 >&2
+    fi
+    if ! pg_runs; then
+      as_server_user "$PG15_BIN/pg_ctl" -D "$d/postgres" -w -s -l "$d/postgres/server.log" -o "-p $PG_PORT \
+        -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c wal_level=logical \
+        -c max_wal_senders=20 -c max_replication_slots=20" start >&2 ||
+        { tail -n 20 "$d/postgres/server.log" >&2; die "PostgreSQL did not start (is port $PG_PORT taken?)"; }
+    fi
+    if ! redis_pid >/dev/null; then
+      as_server_user redis-server --port "$REDIS_PORT" --bind 127.0.0.1 --save "" --appendonly yes --dir "$d/redis" \
+        --daemonize yes --pidfile "$d/redis/redis.pid" --logfile "$d/redis/redis.log" >&2
+    fi
+  )
+  eventually 20 "Redis on port $REDIS_PORT (see $d/redis/redis.log)" redis_pid
+}
+
+cmd_up() {
+  if have_docker; then
+    say "starting the stack with Docker"
+    compose up -d --wait
+  else
+    setup_servers
+    say "starting the stack from packages (no Docker engine answers)"
+    up_local
+  fi
+  eventually 60 "PostgreSQL on port $PG_PORT" answers_sql
+  eventually 60 "Redis on port $REDIS_PORT" answers_redis
+  if [ -z "$(echo "select 1 from pg_database where datname = 'shop'" | sql postgres -At)" ]; then
+    echo 'create database shop' | sql postgres
+  fi
+  sql shop <examples/shop.sql
+  cmd_ps
+}
+
+cmd_down() {
+  if have_docker; then
+    compose down "$@"
+    return
+  fi
+  local pid
+  if pg_runs; then (cd / && as_server_user "$PG15_BIN/pg_ctl" -D "$DEV/up/postgres" -s -w -m fast stop); fi
+  if pid=$(redis_pid); then
+    kill "$pid"
+    eventually 20 "Redis to stop" test ! -d "/proc/$pid"
+  fi
+  # The same flag as Docker's: the data goes too.
+  if [ "${1:-}" = -v ]; then rm -rf "$DEV/up" "$DEV/quickstart"; fi
+  say "stopped"
+}
+
+cmd_ps() {
+  if have_docker; then
+    compose ps
+  else
+    if pg_runs; then echo "postgres  up    $PG_DSN_DEFAULT"; else echo "postgres  down"; fi
+    if redis_pid >/dev/null; then echo "redis     up    redis://127.0.0.1:$REDIS_PORT"; else echo "redis     down"; fi
+  fi
+}
+
+# --- checks -------------------------------------------------------------------------------------------------------------
+
+cmd_lint() {
+  if cargo fmt --version >/dev/null 2>&1; then
+    say "cargo fmt --check"
+    cargo fmt --all --check
+  else
+    warn "NOT CHECKED: formatting (rustfmt is missing: rustup component add rustfmt)"
+  fi
+  if cargo clippy --version >/dev/null 2>&1; then
+    say "cargo clippy"
+    cargo clippy --workspace --all-targets -- -D warnings
+  else
+    warn "NOT CHECKED: lints (clippy is missing: rustup component add clippy)"
+  fi
+}
+
+cmd_test() {
+  setup_build
+  setup_servers
+  say "cargo test"
+  cargo test --workspace "$@"
+}
+
+# The examples in the documentation and in examples/ are read by tests of the workspace: the test step covers them.
+cmd_check() {
+  setup_build
+  cmd_lint
+  cmd_test
+}
+
+cmd_bench() {
+  setup_build
+  setup_servers
+  cargo run --release -p deltaforge-testkit --bin bench -- "$@"
+}
+
+cmd_soak() {
+  setup_build
+  setup_servers
+  DELTAFORGE_SOAK=1 cargo test --workspace "$@"
+}
+
+# --- quickstart ---------------------------------------------------------------------------------------------------------
+
+# A little life in the shop: every round is one insert, one update and, now and then, one delete.
+shop_round() {
+  sql shop <<'SQL'
+insert into public.orders (customer_id, item, quantity, total)
+select id, (array['tea','coffee','cocoa'])[1 + (random() * 2)::int], 1 + (random() * 4)::int, (random() * 90 + 10)::numeric(10, 2)
+from public.customers order by random() limit 1;
+update public.orders set status = 'paid' where id = (select max(id) from public.orders);
+delete from public.orders where id < (select max(id) from public.orders) - 20;
+SQL
+}
+
+slot_active() {
+  [ "$(echo "select active from pg_replication_slots where slot_name = 'deltaforge_shop'" | sql shop -At)" = t ]
+}
+
+FORGE_PID=
+VIEW_PID=
+quickstart_stop() {
+  local code=0
+  if [ -n "$FORGE_PID" ]; then
+    kill -TERM "$FORGE_PID" 2>/dev/null || true
+    wait "$FORGE_PID" || code=$?
+    FORGE_PID=
+  fi
+  if [ -n "$VIEW_PID" ]; then
+    kill "$VIEW_PID" 2>/dev/null || true
+    wait "$VIEW_PID" 2>/dev/null || true
+    VIEW_PID=
+  fi
+  return $code
+}
+
+cmd_quickstart() {
+  local once='' want=6
+  case "${1:-}" in
+    '') ;;
+    --once) once=1 ;;
+    *) die "quickstart takes no argument but --once" ;;
+  esac
+  if [ -n "${PG_DSN:-}${REDIS_URI:-}" ]; then
+    # The changes are made in, and looked up on, the stack of `up`: with other servers nothing would be seen.
+    warn "PG_DSN and REDIS_URI are left aside: the quickstart uses its own servers"
+    unset PG_DSN REDIS_URI
+  fi
+
+  setup_build
+  cmd_up
+  say "building deltaforge"
+  cargo build -p runner
+  local binary=${CARGO_TARGET_DIR:-target}/debug/deltaforge
+  local d=$DEV/quickstart
+  setup_folder
+  mkdir -p "$d"
+  : >"$d/events.jsonl"
+
+  local before
+  before=$(redis XLEN shop)
+  say "starting: $binary --config examples/quickstart.yaml   (logs: $d/deltaforge.log)"
+  trap 'quickstart_stop || true' EXIT
+  "$binary" --config examples/quickstart.yaml --state "file:$d/state" \
+    --api-addr "127.0.0.1:$API_PORT" --metrics-addr "127.0.0.1:$METRICS_PORT" \
+    >"$d/events.jsonl" 2>"$d/deltaforge.log" &
+  FORGE_PID=$!
+
+  ready_or_dead() { slot_active || ! kill -0 "$FORGE_PID"; }
+  eventually 60 "deltaforge to read the slot (see $d/deltaforge.log)" ready_or_dead
+  if ! kill -0 "$FORGE_PID" 2>/dev/null; then
+    cat "$d/deltaforge.log" >&2
+    die "deltaforge ended early, see its log above"
+  fi
+
+  say "changes of public.orders, as they arrive on standard output:"
+  tail -n +1 -f "$d/events.jsonl" &
+  VIEW_PID=$!
+  if [ -z "$once" ]; then
+    trap 'exit 0' INT TERM
+    say "a change every two seconds; look around with the following, end with Ctrl-C"
+    cat >&2 <<TEXT
+      redis-cli -p $REDIS_PORT XRANGE shop - + COUNT 5
+      psql "$PG_DSN_DEFAULT"
+      curl http://127.0.0.1:$API_PORT/pipelines
+TEXT
+    while kill -0 "$FORGE_PID" 2>/dev/null; do
+      shop_round
+      sleep 2
+    done
+    die "deltaforge ended, see $d/deltaforge.log"
+  fi
+
+  while [ $want -gt 0 ]; do
+    shop_round
+    want=$((want - 2))
+  done
+  want=6
+  arrived_on_terminal() { [ "$(grep -c '"op"' "$d/events.jsonl")" -ge $want ]; }
+  arrived_in_redis() { [ "$(redis XLEN shop)" -ge $((before + want)) ]; }
+  eventually 60 "$want changes on standard output" arrived_on_terminal
+  eventually 60 "$want changes in Redis" arrived_in_redis
+  say "the same changes in Redis (XRANGE shop):"
+  redis XREVRANGE shop + - COUNT 2
+  quickstart_stop || die "deltaforge did not stop cleanly, see $d/deltaforge.log"
+  trap - EXIT
+  say "quickstart: $(grep -c '"op"' "$d/events.jsonl") changes on the terminal, $(($(redis XLEN shop) - before)) in Redis"
+}
+
+cmd_help() {
+  cat <<TEXT
+usage: ./dev.sh COMMAND
+
+  quickstart [--once]   set up, start PostgreSQL and Redis, build and run deltaforge, make changes and show them arrive
+                        (--once: end after a few changes)
+  test [ARGS]           set up if needed, then cargo test --workspace ARGS
+  check                 formatting, lints, tests, documentation examples
+  lint                  formatting and lints only
+  bench [pg]            the benchmarks, against real servers, in a release build
+  soak                  the tests in their long variants
+  setup                 install what is missing: build tools, PostgreSQL 15 and 18, Redis; quick when nothing is
+  up, down [-v], ps     the development stack: Docker when an engine answers, else from packages
+                        PostgreSQL on 127.0.0.1:$PG_PORT (database shop), Redis on 127.0.0.1:$REDIS_PORT
+  help                  this text
+
+Environment: DELTAFORGE_DEV_DIR (where servers and their data live; now $DEV), DELTAFORGE_NO_DOCKER=1,
+DELTAFORGE_PG15_BIN, DELTAFORGE_PG18_BIN, DELTAFORGE_REDIS_BIN (folders with the binaries to use instead).
+TEXT
+}
+
+command=${1:-help}
+[ $# -eq 0 ] || shift
+case $command in
+  setup | up | down | ps | check | lint | test | bench | soak | quickstart | help) "cmd_$command" "$@" ;;
+  -h | --help) cmd_help ;;
+  *) cmd_help >&2; die "unknown command: $command" ;;
+esac
