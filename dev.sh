@@ -109,8 +109,10 @@ setup_pg18() {
   if [ "$(cat "$sid/recipe" 2>/dev/null)" = "$SID_RECIPE" ] && [ -x "$PG18_BIN/postgres" ]; then return 0; fi
 
   local codename mirror suite found='' options deb file
+  # shellcheck source=/dev/null
   codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")
   archive() {
+    # shellcheck disable=SC2016 # apt fills these in, not the shell
     apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
       awk -v c="$codename" '($1 == c || $1 == "stable") && $2 == "main" { print $3; exit }'
   }
@@ -125,6 +127,8 @@ setup_pg18() {
     -o Dir::Etc::sourcelist="$sid/etc/sources.list" -o Dir::Etc::sourceparts=/dev/null
     -o Dir::State="$sid/state" -o Dir::State::status="$sid/state/status"
     -o Dir::Cache="$sid/cache" -o Dir::Log="$sid/log" -o APT::Sandbox::User=root -o Acquire::Languages=none
+    # A mirror that lags some days serves a test server as well. Signatures are checked all the same.
+    -o Acquire::Check-Valid-Until=false
   )
   # The suite moves: when unstable has dropped version 18, testing may still have it.
   for suite in sid testing; do
@@ -148,7 +152,7 @@ setup_pg18() {
   local loader libraries
   loader=$(find "$r/usr/lib" "$r/usr/lib64" -name 'ld-linux-*.so.*' | head -n 1)
   libraries=$(dirname "$(find "$r/usr/lib" -name 'libc.so.6' | head -n 1)")
-  [ -n "$loader" ] && [ -d "$libraries" ] || die "the unpacked packages hold no libc; please report this"
+  if [ -z "$loader" ] || [ ! -d "$libraries" ]; then die "the unpacked packages hold no libc; please report this"; fi
   for file in "$r"/usr/lib/postgresql/18/bin/*; do
     if [ -f "$file" ] && [ ! -L "$file" ] && [ "$(head -c 4 "$file" | tail -c 3)" = ELF ]; then
       patchelf --set-interpreter "$loader" --force-rpath --set-rpath "$libraries" "$file"
@@ -222,7 +226,7 @@ up_local() {
   (
     cd "$d"
     if [ ! -f postgres/PG_VERSION ]; then
-      as_server_user "$PG15_BIN/initdb" -D "$d/postgres" -U postgres -A trust -E UTF8 --locale=C.UTF-8 >&2
+      as_server_user "$PG15_BIN/initdb" -D "$d/postgres" -U postgres -A trust -E UTF8 --locale=C.UTF-8 >/dev/null
     fi
     if ! pg_runs; then
       as_server_user "$PG15_BIN/pg_ctl" -D "$d/postgres" -w -s -l "$d/postgres/server.log" -o "-p $PG_PORT \
@@ -296,8 +300,16 @@ cmd_lint() {
   else
     warn "NOT CHECKED: lints (clippy is missing: rustup component add clippy)"
   fi
+  if cargo deny --version >/dev/null 2>&1; then
+    say "cargo deny"
+    # Advisories are left to `cargo deny check`: they come from the network and change without a change of ours.
+    cargo deny check bans licenses sources
+  else
+    warn "NOT CHECKED: licences and banned crates (cargo-deny is missing: cargo install --locked cargo-deny)"
+  fi
 }
 
+# shellcheck disable=SC2120 # arguments come from the command line
 cmd_test() {
   setup_build
   setup_servers
@@ -385,6 +397,9 @@ cmd_quickstart() {
   before=$(redis XLEN shop)
   say "starting: $binary --config examples/quickstart.yaml   (logs: $d/deltaforge.log)"
   trap 'quickstart_stop || true' EXIT
+  # In a process group of its own: Ctrl-C would otherwise reach it beside our own signal, and a second signal means
+  # "at once, without draining".
+  set -m
   "$binary" --config examples/quickstart.yaml --state "file:$d/state" \
     --api-addr "127.0.0.1:$API_PORT" --metrics-addr "127.0.0.1:$METRICS_PORT" \
     >"$d/events.jsonl" 2>"$d/deltaforge.log" &
@@ -400,6 +415,7 @@ cmd_quickstart() {
   say "changes of public.orders, as they arrive on standard output:"
   tail -n +1 -f "$d/events.jsonl" &
   VIEW_PID=$!
+  set +m
   if [ -z "$once" ]; then
     trap 'exit 0' INT TERM
     say "a change every two seconds; look around with the following, end with Ctrl-C"
@@ -420,7 +436,7 @@ TEXT
     want=$((want - 2))
   done
   want=6
-  arrived_on_terminal() { [ "$(grep -c '"op"' "$d/events.jsonl")" -ge $want ]; }
+  arrived_on_terminal() { [ "$(grep -c '"op"' "$d/events.jsonl")" -ge "$want" ]; }
   arrived_in_redis() { [ "$(redis XLEN shop)" -ge $((before + want)) ]; }
   eventually 60 "$want changes on standard output" arrived_on_terminal
   eventually 60 "$want changes in Redis" arrived_in_redis
@@ -439,7 +455,7 @@ usage: ./dev.sh COMMAND
                         (--once: end after a few changes)
   test [ARGS]           set up if needed, then cargo test --workspace ARGS
   check                 formatting, lints, tests, documentation examples
-  lint                  formatting and lints only
+  lint                  formatting, lints, licences only
   bench [pg]            the benchmarks, against real servers, in a release build
   soak                  the tests in their long variants
   setup                 install what is missing: build tools, PostgreSQL 15 and 18, Redis; quick when nothing is

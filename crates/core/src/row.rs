@@ -160,6 +160,16 @@ impl CellWriter<'_> {
         self.buf.extend_from_slice(&m.nanos.to_le_bytes());
     }
 
+    /// Writes a cell that may fail midway: on an error everything written is taken back, and another cell can be put.
+    pub fn attempt<R, E>(&mut self, write: impl FnOnce(&mut CellWriter<'_>) -> Result<R, E>) -> Result<R, E> {
+        let start = self.buf.len();
+        let result = write(&mut CellWriter { buf: self.buf });
+        if result.is_err() {
+            self.buf.truncate(start);
+        }
+        result
+    }
+
     /// Writes bytes that `fill` appends, for payloads that are made in place (a decoded hex text).
     pub fn bytes_with<E>(&mut self, fill: impl FnOnce(&mut Vec<u8>) -> Result<(), E>) -> Result<(), E> {
         self.buf.push(BYTES);

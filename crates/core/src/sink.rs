@@ -96,6 +96,13 @@ pub trait SinkKind: Send + Sync {
     /// One sentence for listings.
     fn summary(&self) -> &'static str;
 
+    /// Keys of `config` that are routing templates: there `${source.table}` is left alone by the expansion of variables and
+    /// filled from each event. `$${` stays as written, so that the template's own parser gives `${`, and a variable's
+    /// value that holds `${` arrives as `$${`.
+    fn templates(&self) -> &'static [&'static str] {
+        &["topic", "stream", "subject", "key", "url", "headers", "table", "path"]
+    }
+
     /// Reads `config`; `required` is the flag from beside `type`, if any. Findings go to `fields`, and the plan is used only
     /// when there are none.
     fn parse(&self, fields: &mut Fields<'_>, names: &Names<'_>, required: Option<bool>) -> Option<Arc<dyn SinkPlan>>;

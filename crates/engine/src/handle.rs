@@ -25,6 +25,12 @@ pub struct Handle {
 }
 
 impl Handle {
+    /// Puts a handle together. The one sender of `status` lives in `task`: its end is how everybody learns that the loop has
+    /// ended, also when it panicked.
+    pub fn new(commands: mpsc::Sender<Command>, status: watch::Receiver<Status>, task: Task<()>) -> Handle {
+        Handle { commands, status, task: Some(task) }
+    }
+
     /// The present condition.
     pub fn status(&self) -> Status {
         self.status.borrow().clone()

@@ -10,6 +10,8 @@ pub struct Findings {
     pub errors: Vec<Finding>,
     /// Warnings.
     pub warnings: Vec<Finding>,
+    /// Values that stand for keys which are not written: path and value. Answers show the document filled with them.
+    pub defaults: Vec<(String, serde_json::Value)>,
 }
 
 /// A map of settings being read.
@@ -76,6 +78,13 @@ impl<'a> Fields<'a> {
     pub fn node_or_null(&mut self, key: &'static str) -> Option<&'a Node> {
         self.node(key);
         self.entries.iter().find(|(k, _)| k.name == key).map(|(_, node)| node)
+    }
+
+    /// Notes what stands for a key that is not written, so that answers can show it. The accessors that take a default do it
+    /// themselves.
+    pub fn default(&mut self, key: &str, value: impl Into<serde_json::Value>) {
+        let path = self.path_of(key);
+        self.findings.defaults.push((path, value.into()));
     }
 
     /// Reports an error at a key of this map (or at the map itself for an empty key).
@@ -158,7 +167,10 @@ impl<'a> Fields<'a> {
 
     /// An integer within a range.
     pub fn int(&mut self, key: &'static str, default: i64, range: RangeInclusive<i64>) -> i64 {
-        let Some(node) = self.node(key) else { return default };
+        let Some(node) = self.node(key) else {
+            self.default(key, default);
+            return default;
+        };
         let value = match &node.value {
             Raw::Int(n) => Some(*n),
             Raw::Text(text) => text.trim().parse().ok(),
@@ -180,7 +192,10 @@ impl<'a> Fields<'a> {
 
     /// A number within a range.
     pub fn number(&mut self, key: &'static str, default: f64, range: RangeInclusive<f64>) -> f64 {
-        let Some(node) = self.node(key) else { return default };
+        let Some(node) = self.node(key) else {
+            self.default(key, default);
+            return default;
+        };
         let value = match &node.value {
             Raw::Int(n) => Some(*n as f64),
             Raw::Float(n) => Some(*n),
@@ -216,12 +231,18 @@ impl<'a> Fields<'a> {
 
     /// A boolean.
     pub fn bool(&mut self, key: &'static str, default: bool) -> bool {
+        if !self.has(key) {
+            self.default(key, default);
+        }
         self.bool_if_set(key).unwrap_or(default)
     }
 
     /// A size in bytes: an integer, or a text with a unit.
     pub fn size(&mut self, key: &'static str, default: u64, range: RangeInclusive<u64>) -> u64 {
-        let Some(node) = self.node(key) else { return default };
+        let Some(node) = self.node(key) else {
+            self.default(key, default);
+            return default;
+        };
         let value = match &node.value {
             Raw::Int(n) => u64::try_from(*n).ok(),
             Raw::Text(text) => parse_size(text),
@@ -264,6 +285,9 @@ impl<'a> Fields<'a> {
 
     /// One of some words.
     pub fn choice(&mut self, key: &'static str, words: &[&'static str], planned: &[&'static str], default: &'static str) -> &'static str {
+        if !self.has(key) && !default.is_empty() {
+            self.default(key, default);
+        }
         self.choice_if_set(key, words, planned).unwrap_or(default)
     }
 

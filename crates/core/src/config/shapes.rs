@@ -148,6 +148,12 @@ impl RetryPolicy {
 
     /// Reads `retry: {initial_ms, max_ms, jitter, max_attempts}` over defaults.
     pub fn parse(fields: &mut Fields<'_>, default: RetryPolicy) -> RetryPolicy {
+        if !fields.has("retry") {
+            fields.default("retry.initial_ms", default.initial_ms);
+            fields.default("retry.max_ms", default.max_ms);
+            fields.default("retry.jitter", default.jitter);
+            fields.default("retry.max_attempts", default.max_attempts);
+        }
         let parsed = fields.map("retry", |f| {
             let policy = RetryPolicy {
                 initial_ms: f.int("initial_ms", default.initial_ms as i64, 1..=3_600_000) as u64,

@@ -21,7 +21,10 @@ pub(super) fn dev_dir() -> Result<PathBuf, String> {
     let owner = fs::metadata(&dir).map_err(|error| format!("{}: {error}: {REMEDY}", dir.display()))?.uid();
     if owner != uid {
         // Everyone may write to /var/tmp: a folder that somebody else prepared could hold anything.
-        return Err(format!("{} belongs to another user; set DELTAFORGE_DEV_DIR to one of your own", dir.display()));
+        return Err(format!(
+            "{} belongs to another user; set DELTAFORGE_DEV_DIR to one of your own",
+            dir.display()
+        ));
     }
     // Processes are told by their working directory, which the kernel reports without symbolic links.
     dir.canonicalize().map_err(|error| format!("{}: {error}", dir.display()))
@@ -69,7 +72,8 @@ impl ServerUser {
         let users = fs::read_to_string("/etc/passwd").map_err(|error| format!("/etc/passwd: {error}"))?;
         let line = users.lines().find_map(|line| line.strip_prefix(SERVER_USER)?.strip_prefix(':'));
         let mut fields = line.ok_or(format!("there is no user {SERVER_USER}: {REMEDY}"))?.split(':').skip(1);
-        match (fields.next().and_then(|uid| uid.parse().ok()), fields.next().and_then(|gid| gid.parse().ok())) {
+        match (fields.next().and_then(|uid| uid.parse().ok()), fields.next().and_then(|gid| gid.parse().ok()))
+        {
             (Some(uid), Some(gid)) => Ok(Some(ServerUser { uid, gid })),
             _ => Err(format!("/etc/passwd: the line of {SERVER_USER} is not understood")),
         }

@@ -91,7 +91,8 @@ impl Postgres {
 
     fn launch(&self) -> Result<(), String> {
         let data = self.server.dir().join("data");
-        let mut args = vec!["-D".to_owned(), data.display().to_string(), "-p".to_owned(), self.port().to_string()];
+        let mut args =
+            vec!["-D".to_owned(), data.display().to_string(), "-p".to_owned(), self.port().to_string()];
         for (name, value) in &self.settings {
             args.extend(["-c".to_owned(), format!("{name}={value}")]);
         }
@@ -260,7 +261,8 @@ fn copy_template(version: PgVersion, bin: &Path, data: &Path) -> Result<(), Stri
     fs::create_dir_all(&templates).map_err(io)?;
     // A package update may change what initdb writes: the exact version is part of the name.
     let exact = process::run(Command::new(bin.join("postgres")).arg("--version"))?;
-    let exact: String = exact.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
+    let exact: String =
+        exact.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
     let name = format!("{}-{}", version.name(), exact.trim_matches('-'));
     let template = templates.join(&name);
 

@@ -197,7 +197,9 @@ impl Server {
         let log_path = self.log_path();
         let open = || File::options().create(true).append(true).open(&log_path);
         let (out, err) = (open(), open());
-        let (Ok(out), Ok(err)) = (out, err) else { return Err(format!("cannot write {}", log_path.display())) };
+        let (Ok(out), Ok(err)) = (out, err) else {
+            return Err(format!("cannot write {}", log_path.display()));
+        };
         let before = fs::metadata(&log_path).map_or(0, |log| log.len()) as usize;
 
         let mut command = command(program)?;
@@ -238,7 +240,11 @@ impl Server {
         let _ = kill_process(Pid::from_child(child), signal);
         // Longer than the slowest honest end: PostgreSQL waits for a frozen WAL sender until its timeout.
         if !wait_end(child, Duration::from_secs(60)) {
-            return Err(format!("{} did not stop on {signal:?} within 60 s; its log:\n{}", self.name, self.log()));
+            return Err(format!(
+                "{} did not stop on {signal:?} within 60 s; its log:\n{}",
+                self.name,
+                self.log()
+            ));
         }
         *guard = None;
         Ok(())

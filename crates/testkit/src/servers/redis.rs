@@ -322,7 +322,8 @@ impl RedisSentinel {
         let old = self.master_port();
         // Refused while the sentinel has not yet heard from the replica, so asked again.
         wait_for("the sentinel to begin a failover", Duration::from_secs(30), || {
-            self.sentinel.try_cli(&["SENTINEL", "FAILOVER", Self::MASTER]).is_ok() || self.master_port() != old
+            self.sentinel.try_cli(&["SENTINEL", "FAILOVER", Self::MASTER]).is_ok()
+                || self.master_port() != old
         });
         wait_for("the failover", Duration::from_secs(30), || self.master_port() != old);
     }

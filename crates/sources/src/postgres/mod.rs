@@ -1,0 +1,40 @@
+//! PostgreSQL 13 to 18 by logical replication with the `pgoutput` plugin.
+//!
+//! ```text
+//!  server ── TCP ──► stream.rs: one thread ── whole frames ──► source.rs: fill() ──► BatchBuilder
+//!                     │  ▲ reads in gulps, never waits           │ pgoutput.rs splits messages
+//!                     │  │ for the pipeline                      │ values.rs  text → cell
+//!                     ▼  │ status: received, saved               ▼
+//!                    server ◄── Released (the saved position)   catalog.rs: names types and keys per relation
+//! ```
+//!
+//! **Why nothing is lost.** The server forgets what it is told is flushed. The thread tells it only [`Released`], which the
+//! engine moves after the state store has answered, and `Released` only ever holds the end of a commit, or a place that a
+//! keepalive named while everything before it was already in the builder. On connect the stored position is compared with
+//! the slot: the server would silently skip forward when the slot is ahead, so that is a fault, not a start.
+//!
+//! **Why the connection survives a stalled sink.** The thread owns the socket and never waits for the pipeline: with its
+//! channel full it stops reading and goes on sending status, which is all that `wal_sender_timeout` looks at.
+//!
+//! Formats: PostgreSQL manual, "Streaming Replication Protocol", "Logical Streaming Replication Protocol", "Logical
+//! Replication Message Formats".
+//!
+//! [`Released`]: deltaforge_core::Released
+
+mod catalog;
+mod check;
+mod config;
+mod connection;
+mod dsn;
+mod error;
+mod position;
+mod setup;
+mod source;
+mod stream;
+mod transport;
+
+pub mod pgoutput;
+pub mod values;
+
+pub use config::PostgresKind;
+pub use position::{Lsn, PgPosition};

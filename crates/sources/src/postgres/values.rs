@@ -1,0 +1,602 @@
+//! Values as the server prints them, turned into cells. Pure: no allocation but for nested types, no panics.
+//!
+//! The texts are what the type's output function gives under the settings that `connection.rs` pins. A text that does not
+//! read as its type becomes a text cell and is counted, so that nothing is ever left out or guessed.
+
+use deltaforge_core::row::{CellWriter, ListWriter};
+use deltaforge_core::value::{Date, Interval, Moment, TimeTz, Value};
+
+/// How the texts of a type are read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Codec {
+    /// `t`, `f`.
+    Bool,
+    /// `smallint`, `integer`, `bigint`.
+    Int,
+    /// `oid`.
+    Oid,
+    /// `real`.
+    Float4,
+    /// `double precision`.
+    Float8,
+    /// `numeric`.
+    Numeric,
+    /// `bytea` in hex form.
+    Bytea,
+    /// `json`, `jsonb`.
+    Json,
+    /// `uuid`.
+    Uuid,
+    /// `date`.
+    Date,
+    /// `time`.
+    Time,
+    /// `timetz`.
+    TimeTz,
+    /// `timestamp`.
+    Timestamp,
+    /// `timestamptz`, printed in UTC.
+    TimestampTz,
+    /// `interval` in ISO 8601 form.
+    Interval,
+    /// An array: its elements and the character between them.
+    Array(Box<Codec>, u8),
+    /// A composite: its members.
+    Composite(Vec<(String, Codec)>),
+    /// `hstore`.
+    Hstore,
+    /// Everything else: the server's text.
+    Text,
+}
+
+/// A text that does not read as its type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unreadable;
+
+type Read<T = ()> = Result<T, Unreadable>;
+
+/// Nested arrays and composites deeper than this are given as text.
+const MAX_DEPTH: u32 = 64;
+
+/// Writes the cell for a text. False when the text did not read as its type and was given as text (or, when it is not UTF-8,
+/// as bytes) instead.
+#[inline]
+pub fn write(codec: &Codec, text: &[u8], cell: &mut CellWriter<'_>) -> bool {
+    match simple(codec, text) {
+        Some(Ok(value)) => {
+            cell.put(value);
+            true
+        }
+        Some(Err(Unreadable)) => {
+            cell.put(raw(text));
+            false
+        }
+        None => nested(codec, text, cell),
+    }
+}
+
+/// The text itself: the form of types that have no other, and of what cannot be read.
+fn raw(text: &[u8]) -> Value<'_> {
+    match simdutf8::basic::from_utf8(text) {
+        Ok(text) => Value::Text(text),
+        Err(_) => Value::Bytes(text),
+    }
+}
+
+/// Values that lie in the text itself or in a register; `None` for types whose cell is built.
+#[inline]
+fn simple<'a>(codec: &Codec, text: &'a [u8]) -> Option<Read<Value<'a>>> {
+    Some(match codec {
+        Codec::Text => Ok(raw(text)),
+        Codec::Int => int(text).map(Value::Int),
+        Codec::Numeric => ascii(text).map(Value::Decimal),
+        Codec::Bool => match text {
+            b"t" => Ok(Value::Bool(true)),
+            b"f" => Ok(Value::Bool(false)),
+            _ => Err(Unreadable),
+        },
+        Codec::Timestamp => moment(text).map(Value::DateTime),
+        Codec::TimestampTz => utc_moment(text).map(Value::Timestamp),
+        Codec::Date => date(text).map(Value::Date),
+        Codec::Time => time(text).map(Value::Time),
+        Codec::TimeTz => timetz(text).map(Value::TimeTz),
+        Codec::Interval => interval(text).map(Value::Interval),
+        Codec::Oid => int(text).and_then(|n| u64::try_from(n).map_err(|_| Unreadable)).map(Value::Uint),
+        Codec::Float4 => float(text).map(Value::Float32),
+        Codec::Float8 => float(text).map(Value::Float64),
+        Codec::Bytea | Codec::Json | Codec::Uuid | Codec::Array(..) | Codec::Composite(_) | Codec::Hstore => return None,
+    })
+}
+
+/// Types whose cell is built. What fails midway is taken back and given as text.
+fn nested(codec: &Codec, text: &[u8], cell: &mut CellWriter<'_>) -> bool {
+    cell.attempt(|cell| build(codec, text, cell, 0)).unwrap_or_else(|Unreadable| {
+        cell.put(raw(text));
+        false
+    })
+}
+
+fn build(codec: &Codec, text: &[u8], cell: &mut CellWriter<'_>, depth: u32) -> Read<bool> {
+    if depth > MAX_DEPTH {
+        return Err(Unreadable);
+    }
+    match codec {
+        Codec::Bytea => cell.bytes_with(|out| unhex(text, out)).map(|()| true),
+        Codec::Json => cell.json_with(|out| compact_json(text, out)).map(|()| true),
+        Codec::Uuid => {
+            cell.put(Value::Uuid(&uuid(text)?));
+            Ok(true)
+        }
+        Codec::Array(element, delimiter) => {
+            let mut scan = Scan { rest: skip_bounds(text)?, delimiter: *delimiter };
+            let clean = array(&mut scan, element, cell, depth)?;
+            if scan.rest.is_empty() { Ok(clean) } else { Err(Unreadable) }
+        }
+        Codec::Composite(members) => composite(text, members, cell, depth),
+        Codec::Hstore => hstore(text, cell).map(|()| true),
+        simple_codec => match simple(simple_codec, text) {
+            Some(Ok(value)) => {
+                cell.put(value);
+                Ok(true)
+            }
+            _ => {
+                cell.put(raw(text));
+                Ok(false)
+            }
+        },
+    }
+}
+
+#[inline]
+fn ascii(text: &[u8]) -> Read<&str> {
+    if text.is_ascii() { std::str::from_utf8(text).map_err(|_| Unreadable) } else { Err(Unreadable) }
+}
+
+#[inline]
+fn int(text: &[u8]) -> Read<i64> {
+    let (negative, digits) = match text.split_first() {
+        Some((b'-', rest)) => (true, rest),
+        _ => (false, text),
+    };
+    if digits.is_empty() || digits.len() > 19 {
+        return Err(Unreadable);
+    }
+    let mut n: u64 = 0;
+    for digit in digits {
+        let digit = digit.wrapping_sub(b'0');
+        if digit > 9 {
+            return Err(Unreadable);
+        }
+        n = n * 10 + u64::from(digit);
+    }
+    match negative {
+        false => i64::try_from(n).map_err(|_| Unreadable),
+        true if n <= 1 << 63 => Ok((n as i64).wrapping_neg()),
+        true => Err(Unreadable),
+    }
+}
+
+fn float<T: std::str::FromStr>(text: &[u8]) -> Read<T> {
+    // Rust reads `NaN`, `Infinity` and `-Infinity` as the server prints them.
+    ascii(text)?.parse().map_err(|_| Unreadable)
+}
+
+/// Reads a run of 1 to `most` digits off the front.
+fn digits(text: &mut &[u8], least: usize, most: usize) -> Read<i64> {
+    let length = text.iter().take(most).take_while(|b| b.is_ascii_digit()).count();
+    if length < least {
+        return Err(Unreadable);
+    }
+    let (run, rest) = text.split_at(length);
+    *text = rest;
+    int(run)
+}
+
+fn literal(text: &mut &[u8], expected: u8) -> Read {
+    match text.split_first() {
+        Some((first, rest)) if *first == expected => {
+            *text = rest;
+            Ok(())
+        }
+        _ => Err(Unreadable),
+    }
+}
+
+fn two(text: &mut &[u8]) -> Read<i64> {
+    digits(text, 2, 2)
+}
+
+/// `2025-01-15`, years of 4 to 7 digits; the era is read by the caller.
+fn year_month_day(text: &mut &[u8]) -> Read<(i32, u8, u8)> {
+    let year = digits(text, 4, 7)?;
+    literal(text, b'-')?;
+    let month = two(text)?;
+    literal(text, b'-')?;
+    Ok((year as i32, month as u8, two(text)? as u8))
+}
+
+/// The date that `year_month_day` and a trailing ` BC` say; 1 BC is year 0.
+fn calendar((year, month, day): (i32, u8, u8), era: &[u8]) -> Read<Date> {
+    let year = match era {
+        b"" => year,
+        b" BC" => 1 - year,
+        _ => return Err(Unreadable),
+    };
+    Date::from_ymd(year, month, day).ok_or(Unreadable)
+}
+
+fn date(mut text: &[u8]) -> Read<Date> {
+    match text {
+        b"infinity" => return Ok(Date::INFINITY),
+        b"-infinity" => return Ok(Date::NEG_INFINITY),
+        _ => {}
+    }
+    let ymd = year_month_day(&mut text)?;
+    calendar(ymd, text)
+}
+
+/// `14:32:01.5` as microseconds; hours of any length are for the caller to refuse.
+fn clock(text: &mut &[u8]) -> Read<i64> {
+    let hours = two(text)?;
+    literal(text, b':')?;
+    let minutes = two(text)?;
+    literal(text, b':')?;
+    let seconds = two(text)?;
+    let micros = fraction(text)?;
+    Ok(((hours * 60 + minutes) * 60 + seconds) * 1_000_000 + micros)
+}
+
+/// `.5` as microseconds; 0 without one.
+fn fraction(text: &mut &[u8]) -> Read<i64> {
+    if text.first() != Some(&b'.') {
+        return Ok(0);
+    }
+    *text = &text[1..];
+    let length = text.len();
+    let n = digits(text, 1, 6)?;
+    Ok(n * 10_i64.pow(6 - (length - text.len()) as u32))
+}
+
+fn time(mut text: &[u8]) -> Read<i64> {
+    let micros = clock(&mut text)?;
+    if text.is_empty() { Ok(micros) } else { Err(Unreadable) }
+}
+
+/// `+02`, `-03:30`, `+00:00:30` in seconds.
+fn offset(text: &mut &[u8]) -> Read<i32> {
+    let sign = match text.split_first() {
+        Some((b'+', _)) => 1,
+        Some((b'-', _)) => -1,
+        _ => return Err(Unreadable),
+    };
+    *text = &text[1..];
+    let mut seconds = two(text)? * 3600;
+    for unit in [60, 1] {
+        if text.first() == Some(&b':') {
+            *text = &text[1..];
+            seconds += two(text)? * unit;
+        }
+    }
+    Ok(sign * seconds as i32)
+}
+
+fn timetz(mut text: &[u8]) -> Read<TimeTz> {
+    let micros = clock(&mut text)?;
+    let offset_secs = offset(&mut text)?;
+    if text.is_empty() { Ok(TimeTz { micros, offset_secs }) } else { Err(Unreadable) }
+}
+
+fn infinite(text: &[u8]) -> Option<Moment> {
+    match text {
+        b"infinity" => Some(Moment::INFINITY),
+        b"-infinity" => Some(Moment::NEG_INFINITY),
+        _ => None,
+    }
+}
+
+fn moment_of(date: Date, micros: i64) -> Moment {
+    let secs = i64::from(date.days) * 86_400 + micros / 1_000_000;
+    Moment { secs, nanos: (micros % 1_000_000) as u32 * 1000 }
+}
+
+/// `2025-01-15 14:32:01.847`, `0044-03-15 12:00:00 BC`.
+fn moment(mut text: &[u8]) -> Read<Moment> {
+    if let Some(moment) = infinite(text) {
+        return Ok(moment);
+    }
+    let ymd = year_month_day(&mut text)?;
+    literal(&mut text, b' ')?;
+    let micros = clock(&mut text)?;
+    Ok(moment_of(calendar(ymd, text)?, micros))
+}
+
+/// `2025-01-15 14:32:01.847+00`, with an era after the offset.
+fn utc_moment(mut text: &[u8]) -> Read<Moment> {
+    if let Some(moment) = infinite(text) {
+        return Ok(moment);
+    }
+    let ymd = year_month_day(&mut text)?;
+    literal(&mut text, b' ')?;
+    let micros = clock(&mut text)?;
+    let offset_secs = offset(&mut text)?;
+    let local = moment_of(calendar(ymd, text)?, micros);
+    Ok(Moment { secs: local.secs - i64::from(offset_secs), ..local })
+}
+
+/// `P1Y2M3DT4H5M6.78S`, each component with its own sign, as IntervalStyle `iso_8601` prints it.
+fn interval(mut text: &[u8]) -> Read<Interval> {
+    literal(&mut text, b'P')?;
+    let (mut months, mut days, mut micros) = (0_i64, 0_i64, 0_i64);
+    let mut in_time = false;
+    if text.is_empty() {
+        return Err(Unreadable);
+    }
+    while !text.is_empty() {
+        if !in_time && text.first() == Some(&b'T') {
+            in_time = true;
+            text = &text[1..];
+        }
+        let negative = text.first() == Some(&b'-');
+        if negative {
+            text = &text[1..];
+        }
+        let sign = if negative { -1 } else { 1 };
+        let n = digits(&mut text, 1, 19)?;
+        let part = fraction(&mut text)?;
+        let (unit, rest) = text.split_first().ok_or(Unreadable)?;
+        text = rest;
+        let scaled = |factor: i64| n.checked_mul(factor).ok_or(Unreadable);
+        let add = |to: i64, n: i64| to.checked_add(sign * n).ok_or(Unreadable);
+        match (in_time, unit) {
+            (false, b'Y') => months = add(months, scaled(12)?)?,
+            (false, b'M') => months = add(months, n)?,
+            (false, b'D') => days = add(days, n)?,
+            (true, b'H') => micros = add(micros, scaled(3_600_000_000)?)?,
+            (true, b'M') => micros = add(micros, scaled(60_000_000)?)?,
+            (true, b'S') => micros = add(micros, scaled(1_000_000)?.checked_add(part).ok_or(Unreadable)?)?,
+            _ => return Err(Unreadable),
+        }
+    }
+    let narrow = |n: i64| i32::try_from(n).map_err(|_| Unreadable);
+    Ok(Interval { months: narrow(months)?, days: narrow(days)?, micros })
+}
+
+fn hex_digit(digit: u8) -> Read<u8> {
+    match digit {
+        b'0'..=b'9' => Ok(digit - b'0'),
+        b'a'..=b'f' => Ok(digit - b'a' + 10),
+        b'A'..=b'F' => Ok(digit - b'A' + 10),
+        _ => Err(Unreadable),
+    }
+}
+
+/// `\x00ff`.
+fn unhex(text: &[u8], out: &mut Vec<u8>) -> Read {
+    let digits = text.strip_prefix(b"\\x").ok_or(Unreadable)?;
+    if digits.len() % 2 != 0 {
+        return Err(Unreadable);
+    }
+    out.reserve(digits.len() / 2);
+    for pair in digits.chunks_exact(2) {
+        out.push(hex_digit(pair[0])? << 4 | hex_digit(pair[1])?);
+    }
+    Ok(())
+}
+
+fn uuid(text: &[u8]) -> Read<[u8; 16]> {
+    let mut bytes = [0; 16];
+    let mut digits = text.iter().filter(|b| **b != b'-');
+    for byte in &mut bytes {
+        let (high, low) = (digits.next().ok_or(Unreadable)?, digits.next().ok_or(Unreadable)?);
+        *byte = hex_digit(*high)? << 4 | hex_digit(*low)?;
+    }
+    if digits.next().is_none() { Ok(bytes) } else { Err(Unreadable) }
+}
+
+/// Copies JSON without the white space between its tokens; numbers, escapes and the order of members stay as they are.
+fn compact_json(text: &[u8], out: &mut Vec<u8>) -> Read {
+    simdutf8::basic::from_utf8(text).map_err(|_| Unreadable)?;
+    out.reserve(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.iter().position(|b| matches!(b, b'"' | b' ' | b'\n' | b'\r' | b'\t')) {
+        out.extend_from_slice(&rest[..at]);
+        if rest[at] == b'"' {
+            let length = string_length(&rest[at..])?;
+            out.extend_from_slice(&rest[at..at + length]);
+            rest = &rest[at + length..];
+        } else {
+            rest = &rest[at + 1..];
+        }
+    }
+    out.extend_from_slice(rest);
+    Ok(())
+}
+
+/// Bytes of the JSON string that `text` begins with, both quotes counted.
+fn string_length(text: &[u8]) -> Read<usize> {
+    let mut at = 1;
+    loop {
+        match text.get(at) {
+            Some(b'"') => return Ok(at + 1),
+            Some(b'\\') => at += 2,
+            Some(_) => at += 1,
+            None => return Err(Unreadable),
+        }
+    }
+}
+
+/// Leaves out `[1:3][0:1]=`, the bounds of an array that does not begin at 1.
+fn skip_bounds(text: &[u8]) -> Read<&[u8]> {
+    if text.first() != Some(&b'[') {
+        return Ok(text);
+    }
+    let at = text.iter().position(|b| *b == b'=').ok_or(Unreadable)?;
+    Ok(&text[at + 1..])
+}
+
+struct Scan<'a> {
+    rest: &'a [u8],
+    delimiter: u8,
+}
+
+/// `{1,NULL,"a \"b\"",{…}}`.
+fn array(scan: &mut Scan<'_>, element: &Codec, cell: &mut CellWriter<'_>, depth: u32) -> Read<bool> {
+    if depth > MAX_DEPTH {
+        return Err(Unreadable);
+    }
+    literal(&mut scan.rest, b'{')?;
+    let mut clean = true;
+    cell.list(|list| {
+        if scan.rest.first() == Some(&b'}') {
+            scan.rest = &scan.rest[1..];
+            return Ok(());
+        }
+        loop {
+            clean &= array_element(scan, element, list, depth)?;
+            let (next, rest) = scan.rest.split_first().ok_or(Unreadable)?;
+            scan.rest = rest;
+            match next {
+                b'}' => return Ok(()),
+                c if *c == scan.delimiter => {}
+                _ => return Err(Unreadable),
+            }
+        }
+    })?;
+    Ok(clean)
+}
+
+fn array_element(scan: &mut Scan<'_>, element: &Codec, list: &mut ListWriter<'_>, depth: u32) -> Read<bool> {
+    let mut clean = true;
+    match scan.rest.first().ok_or(Unreadable)? {
+        b'{' => list.element(|cell| {
+            clean = array(scan, element, cell, depth + 1)?;
+            Ok(())
+        })?,
+        b'"' => {
+            let (text, rest) = unquote(scan.rest, false)?;
+            scan.rest = rest;
+            list.element(|cell| {
+                clean = build(element, &text, cell, depth + 1)?;
+                Ok(())
+            })?;
+        }
+        _ => {
+            let end = scan.rest.iter().position(|b| *b == scan.delimiter || *b == b'}').ok_or(Unreadable)?;
+            let (text, rest) = scan.rest.split_at(end);
+            scan.rest = rest;
+            list.element(|cell| {
+                if text.eq_ignore_ascii_case(b"NULL") {
+                    cell.put(Value::Null);
+                } else {
+                    clean = build(element, text, cell, depth + 1)?;
+                }
+                Ok(())
+            })?;
+        }
+    }
+    Ok(clean)
+}
+
+/// Takes a quoted text off the front: backslashes escape, and with `doubled` so do doubled quotes.
+fn unquote(text: &[u8], doubled: bool) -> Read<(Vec<u8>, &[u8])> {
+    let mut out = Vec::new();
+    let mut rest = text.get(1..).ok_or(Unreadable)?;
+    loop {
+        let special = rest.iter().position(|b| matches!(b, b'"' | b'\\')).ok_or(Unreadable)?;
+        out.extend_from_slice(&rest[..special]);
+        let next = rest.get(special + 1);
+        match (rest[special], next) {
+            (b'\\', Some(escaped)) => out.push(*escaped),
+            (b'"', Some(b'"')) if doubled => out.push(b'"'),
+            (b'"', _) => return Ok((out, &rest[special + 1..])),
+            _ => return Err(Unreadable),
+        }
+        rest = &rest[special + 2..];
+    }
+}
+
+/// `(1,"a ""b""",)`; nothing between two commas is NULL.
+fn composite(text: &[u8], members: &[(String, Codec)], cell: &mut CellWriter<'_>, depth: u32) -> Read<bool> {
+    let mut rest = text;
+    literal(&mut rest, b'(')?;
+    let mut clean = true;
+    cell.record(|record| {
+        for (i, (name, codec)) in members.iter().enumerate() {
+            if i > 0 {
+                literal(&mut rest, b',')?;
+            }
+            let value = composite_field(&mut rest)?;
+            record.member(name, |cell| {
+                match &value {
+                    None => cell.put(Value::Null),
+                    Some(text) => clean &= build(codec, text, cell, depth + 1)?,
+                }
+                Ok(())
+            })?;
+        }
+        Ok(())
+    })?;
+    literal(&mut rest, b')')?;
+    if rest.is_empty() { Ok(clean) } else { Err(Unreadable) }
+}
+
+/// One field: quoted runs and bare runs may follow each other.
+fn composite_field(rest: &mut &[u8]) -> Read<Option<Vec<u8>>> {
+    let mut out: Option<Vec<u8>> = None;
+    loop {
+        match rest.first().ok_or(Unreadable)? {
+            b',' | b')' => return Ok(out),
+            b'"' => {
+                let (text, after) = unquote(rest, true)?;
+                out.get_or_insert_default().extend(text);
+                *rest = after;
+            }
+            b'\\' => {
+                out.get_or_insert_default().push(*rest.get(1).ok_or(Unreadable)?);
+                *rest = &rest[2..];
+            }
+            other => {
+                out.get_or_insert_default().push(*other);
+                *rest = &rest[1..];
+            }
+        }
+    }
+}
+
+/// `"a"=>"1", "b"=>NULL`.
+fn hstore(text: &[u8], cell: &mut CellWriter<'_>) -> Read {
+    let mut rest = text;
+    cell.record(|record| {
+        while !rest.is_empty() {
+            if rest.first() != Some(&b'"') {
+                return Err(Unreadable);
+            }
+            let (key, after) = unquote(rest, false)?;
+            rest = after.strip_prefix(b"=>").ok_or(Unreadable)?;
+            let key = String::from_utf8(key).map_err(|_| Unreadable)?;
+            if rest.first() == Some(&b'"') {
+                let (value, after) = unquote(rest, false)?;
+                rest = after;
+                record.member(&key, |cell| {
+                    cell.put(raw(&value));
+                    Ok(())
+                })?;
+            } else {
+                rest = rest.strip_prefix(b"NULL").ok_or(Unreadable)?;
+                record.member(&key, |cell| {
+                    cell.put(Value::Null);
+                    Ok(())
+                })?;
+            }
+            rest = match rest {
+                [] => rest,
+                _ => rest.strip_prefix(b", ").ok_or(Unreadable)?,
+            };
+        }
+        Ok(())
+    })
+}
+
+#[cfg(test)]
+#[path = "values_tests.rs"]
+mod tests;
