@@ -176,6 +176,18 @@ impl Batch {
         self.end.as_ref()
     }
 
+    /// The batch without one event, for a sink that gives that event up. Copies the arena.
+    pub fn without(&self, id: EventId) -> Batch {
+        Batch {
+            arena: self.arena.clone(),
+            slots: self.slots.iter().filter(|s| s.id != id).cloned().collect(),
+            transactions: self.transactions.clone(),
+            tables: self.tables.clone(),
+            end: self.end.clone(),
+            estimated_bytes: self.estimated_bytes,
+        }
+    }
+
     /// Bytes held by the arena.
     pub fn memory_bytes(&self) -> usize {
         self.arena.capacity() + self.slots.capacity() * size_of::<Slot>()
@@ -220,6 +232,11 @@ impl<'a> TransactionRef<'a> {
 }
 
 impl<'a> Event<'a> {
+    /// The batch it is of.
+    pub fn batch(&self) -> &'a Batch {
+        self.batch
+    }
+
     /// Stable identity.
     pub fn id(&self) -> EventId {
         self.slot.id
@@ -347,7 +364,10 @@ pub struct BatchBuilder {
     end: Vec<u8>,
     moved: bool,
     read_ms: i64,
+    /// Events of the next transaction that are dropped.
     skip: u64,
+    /// Events of the open transaction that left with earlier batches.
+    cut_of_open: u64,
 }
 
 impl BatchBuilder {
@@ -371,6 +391,7 @@ impl BatchBuilder {
             moved: false,
             read_ms: 0,
             skip: events_done,
+            cut_of_open: 0,
         }
     }
 
@@ -443,6 +464,7 @@ impl BatchBuilder {
         }
         // What a checkpoint inside a transaction had counted belongs to the first transaction after it, and to no other.
         self.skip = 0;
+        self.cut_of_open = 0;
         self.advance(position);
     }
 
@@ -455,8 +477,13 @@ impl BatchBuilder {
         self.moved = true;
     }
 
-    /// Drops what the source gave of a transaction that has not ended: it is about to be read again.
+    /// Drops what the source gave of a transaction that has not ended: it is about to be read again, from its start. Its events
+    /// in earlier batches come again, too, unless transactions need not be kept whole.
     pub fn rollback(&mut self) {
+        if !self.limits.respect_source_tx {
+            self.skip = self.skip.max(self.cut_of_open);
+        }
+        self.cut_of_open = 0;
         if let Some(open) = self.open.take() {
             self.spare_open = open;
         }
@@ -499,12 +526,17 @@ impl BatchBuilder {
         self.is_full() || self.committed > 0 || (!self.limits.respect_source_tx && !self.slots.is_empty())
     }
 
+    /// Where the last whole transaction ended, or the place reached after it.
+    pub fn position(&self) -> Option<Position> {
+        if self.end.is_empty() { None } else { std::str::from_utf8(&self.end).ok().map(Position::from_json) }
+    }
+
     /// Without waiting events: the place reached since the last cut, once.
     pub fn take_advance(&mut self) -> Option<Position> {
         if !self.slots.is_empty() || !std::mem::take(&mut self.moved) {
             return None;
         }
-        std::str::from_utf8(&self.end).ok().map(Position::from_json)
+        self.position()
     }
 
     /// Cuts a batch; `None` when there is nothing that may be cut.
@@ -520,6 +552,9 @@ impl BatchBuilder {
         };
         let end = self.end_of_cut(at);
         let tail = self.split(at);
+        if at > self.committed {
+            self.cut_of_open = self.slots.last().map_or(0, |s| s.total_order);
+        }
         let batch = Batch {
             arena: std::mem::take(&mut self.arena),
             slots: std::mem::take(&mut self.slots),
@@ -605,7 +640,10 @@ impl BatchBuilder {
     /// Takes the allocations of a batch that every sink is done with.
     pub fn recycle(&mut self, batch: Batch) {
         let Batch { mut arena, mut slots, mut transactions, .. } = batch;
-        if self.slots.is_empty() && self.arena.capacity() == 0 && arena.capacity() <= 4 * self.limits.max_bytes {
+        if self.slots.is_empty()
+            && self.arena.capacity() == 0
+            && arena.capacity() <= 4 * self.limits.max_bytes
+        {
             arena.clear();
             slots.clear();
             transactions.clear();
@@ -633,14 +671,22 @@ pub struct EventWriter<'a> {
 impl EventWriter<'_> {
     /// Writes the row before the change; columns that `fill` leaves out become `Absent`.
     #[inline]
-    pub fn before<E>(&mut self, columns: usize, fill: impl FnOnce(&mut RowWriter<'_>) -> Result<(), E>) -> Result<(), E> {
+    pub fn before<E>(
+        &mut self,
+        columns: usize,
+        fill: impl FnOnce(&mut RowWriter<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         self.slot.before = self.row(columns, fill)?;
         Ok(())
     }
 
     /// Writes the row after the change; columns that `fill` leaves out become `Absent`.
     #[inline]
-    pub fn after<E>(&mut self, columns: usize, fill: impl FnOnce(&mut RowWriter<'_>) -> Result<(), E>) -> Result<(), E> {
+    pub fn after<E>(
+        &mut self,
+        columns: usize,
+        fill: impl FnOnce(&mut RowWriter<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         self.slot.after = self.row(columns, fill)?;
         Ok(())
     }

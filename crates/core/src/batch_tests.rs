@@ -92,7 +92,10 @@ fn an_open_transaction_moves_to_the_next_batch() {
     commit(&mut b, 2);
     let second = b.cut().expect("a batch");
     assert_eq!(end(&second), Some(("{\"n\":2}", 0)));
-    assert_eq!(rows(&second).iter().map(|r| (r.0, r.2)).collect::<Vec<_>>(), [(1, 1), (2, 2), (3, 3), (4, 4)]);
+    assert_eq!(
+        rows(&second).iter().map(|r| (r.0, r.2)).collect::<Vec<_>>(),
+        [(1, 1), (2, 2), (3, 3), (4, 4)]
+    );
 }
 
 #[test]

@@ -4,9 +4,9 @@
 //! the stored epoch up. Every save is a compare-and-set on that epoch: the earlier owner's next save is refused as
 //! `Fenced`, it stops, and since nothing is released before it is saved, its source is never told a position again.
 
+use crate::Fault;
 use crate::position::{Epoch, Position};
 use crate::schema::SchemaRecord;
-use crate::Fault;
 use async_trait::async_trait;
 
 /// How far a pipeline has come, durably.
@@ -14,15 +14,15 @@ use async_trait::async_trait;
 pub struct Checkpoint {
     /// Key in the store.
     pub source_id: String,
-    /// `metadata.name`.
+    /// `metadata.name`. A store keeps the name that acquired the key, whatever a save says.
     pub pipeline: String,
     /// End of the last transaction that the commit policy counts as delivered.
     pub position: Position,
     /// Delivered events of the transaction after `position`; 0 unless transactions need not be kept whole.
     pub events_done: u64,
-    /// Number of this save; 0 before the store has given one.
+    /// Number of this save; 0 before the store has given one. [`CheckpointStore::save`] does not look at it.
     pub version: u64,
-    /// When it was saved, Unix milliseconds.
+    /// When it was saved, Unix milliseconds, by the clock of the one who saves.
     pub saved_ms: i64,
     /// How far each sink has come.
     pub sinks: Vec<SinkProgress>,
@@ -64,9 +64,14 @@ pub struct Version {
 }
 
 /// Keeps checkpoints. Every fault of class `Retry` means: nothing was changed, or the same call may be made again.
+///
+/// A call whose future is dropped may still take effect, as a whole.
 #[async_trait]
 pub trait CheckpointStore: Send + Sync {
     /// Takes a key over: earlier owners are fenced from here on.
+    ///
+    /// # Errors
+    /// `Config` (`state.key_conflict`) when the key belongs to a pipeline of another name.
     async fn acquire(&self, source_id: &str, pipeline: &str) -> Result<Lease, Fault>;
 
     /// The stored checkpoint.
@@ -75,7 +80,8 @@ pub trait CheckpointStore: Send + Sync {
     /// Saves, durably when it returns, if `epoch` is still the key's owner; gives the version.
     ///
     /// # Errors
-    /// `Fenced` (`state.fenced`) when another owner took over; `Retry` (`state.unwritable`) when the store does not answer.
+    /// `Fenced` (`state.fenced`) when another owner took over, when the checkpoint was rolled back or removed, or when the
+    /// key was never acquired; `Retry` (`state.unwritable`) when the store does not answer.
     async fn save(&self, checkpoint: &Checkpoint, epoch: Epoch) -> Result<u64, Fault>;
 
     /// Whether earlier versions are kept.
@@ -84,16 +90,19 @@ pub trait CheckpointStore: Send + Sync {
     /// Stored versions, newest first; empty without versions.
     async fn versions(&self, source_id: &str) -> Result<Vec<Version>, Fault>;
 
-    /// Saves an earlier version as a new one, fencing every owner; gives it. `None`: no such version.
+    /// Saves an earlier version as a new one, fencing every owner; gives it. The schema history goes back to what it was
+    /// when that version was saved. `None`: no such version, or a store without versions.
     async fn rollback(&self, source_id: &str, version: u64) -> Result<Option<Checkpoint>, Fault>;
 
-    /// Forgets a key, its versions and its schema history. The next start behaves like the first.
+    /// Forgets a key, its versions and its schema history, and fences every owner. The next start behaves like the first,
+    /// under any pipeline's name; only the epoch counts on, so that an owner from before stays fenced. A key that is not
+    /// stored is forgotten already.
     async fn remove(&self, source_id: &str) -> Result<(), Fault>;
 
-    /// All checkpoints.
+    /// All checkpoints, by source id; a key that was acquired and never saved has none.
     async fn list(&self) -> Result<Vec<Checkpoint>, Fault>;
 
-    /// Size of a checkpoint as stored.
+    /// Size of a checkpoint as stored, without white space between its members; 0 when nothing is stored.
     async fn size_bytes(&self, source_id: &str) -> Result<u64, Fault>;
 }
 
@@ -103,20 +112,30 @@ pub trait SchemaHistory: Send + Sync {
     /// All records of a source, oldest first.
     async fn schemas(&self, source_id: &str) -> Result<Vec<SchemaRecord>, Fault>;
 
-    /// Appends, durably when it returns. A record whose number is stored already is the same record: it is left alone.
-    async fn append_schemas(&self, source_id: &str, records: &[SchemaRecord]) -> Result<(), Fault>;
+    /// Appends, durably when it returns, if `epoch` is still the key's owner: a fenced owner would give a number that the
+    /// next one gives to another schema. A record whose number is stored already is the same record: it is left alone.
+    ///
+    /// # Errors
+    /// As [`CheckpointStore::save`]; `Bug` (`state.schema_number`) when the number is stored with another schema, or
+    /// leaves a gap.
+    async fn append_schemas(
+        &self,
+        source_id: &str,
+        records: &[SchemaRecord],
+        epoch: Epoch,
+    ) -> Result<(), Fault>;
 }
 
 /// Keeps pipelines that were made over the API: the document as written, variables unexpanded.
 #[async_trait]
 pub trait DocumentStore: Send + Sync {
-    /// Stores a document under the pipeline's name.
+    /// Stores a document, JSON text kept as it is, under the pipeline's name; one stored before is replaced.
     async fn put_document(&self, name: &str, json: &str) -> Result<(), Fault>;
 
-    /// Forgets a document.
+    /// Forgets a document; one that is not stored is forgotten already.
     async fn remove_document(&self, name: &str) -> Result<(), Fault>;
 
-    /// All documents: names and JSON.
+    /// All documents, names and JSON, by name.
     async fn documents(&self) -> Result<Vec<(String, String)>, Fault>;
 }
 

@@ -74,13 +74,12 @@ impl Released {
         self.0.borrow().clone()
     }
 
-    /// Waits until the position has moved since this handle last looked; pends for ever once the engine is gone.
-    /// Cancel-safe.
-    pub async fn moved(&mut self) -> Option<Position> {
-        if self.0.changed().await.is_err() {
-            std::future::pending::<()>().await;
+    /// The last saved position, if it has moved since this handle last asked.
+    pub fn take_moved(&mut self) -> Option<Position> {
+        match self.0.has_changed() {
+            Ok(true) => self.0.borrow_and_update().clone(),
+            _ => None,
         }
-        self.0.borrow_and_update().clone()
     }
 }
 

@@ -193,7 +193,11 @@ impl SchemaRegistry for SchemaLog {
         let fingerprint = schema.fingerprint.to_string();
         let table = schema.name.full();
         // As of `at`, not the latest: a replay from before an A-B-A change meets A, B, A again.
-        let in_force = inner.records.iter().filter(|r| r.table == table && r.at <= at).max_by_key(|r| (r.at, r.sequence));
+        let in_force = inner
+            .records
+            .iter()
+            .filter(|r| r.table == table && r.at <= at)
+            .max_by_key(|r| (r.at, r.sequence));
         if let Some(record) = in_force.filter(|r| r.fingerprint == fingerprint) {
             return record.sequence;
         }

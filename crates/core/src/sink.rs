@@ -4,11 +4,11 @@
 //! and waiting for that return is the back-pressure. The receipt resolving means durable: this batch *and every one
 //! delivered before it* is acknowledged by the target. Receipts resolve in order.
 
+use crate::Fault;
 use crate::batch::Batch;
 use crate::config::{Fields, Report, RetryPolicy};
 use crate::position::{BatchSeq, Epoch, Position};
 use crate::source::{Names, SourceInfo};
-use crate::Fault;
 use async_trait::async_trait;
 use futures_util::future::BoxFuture;
 use std::sync::Arc;
@@ -105,5 +105,10 @@ pub trait SinkKind: Send + Sync {
 
     /// Reads `config`; `required` is the flag from beside `type`, if any. Findings go to `fields`, and the plan is used only
     /// when there are none.
-    fn parse(&self, fields: &mut Fields<'_>, names: &Names<'_>, required: Option<bool>) -> Option<Arc<dyn SinkPlan>>;
+    fn parse(
+        &self,
+        fields: &mut Fields<'_>,
+        names: &Names<'_>,
+        required: Option<bool>,
+    ) -> Option<Arc<dyn SinkPlan>>;
 }

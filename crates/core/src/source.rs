@@ -1,11 +1,11 @@
 //! The contract of sources.
 
+use crate::Fault;
 use crate::batch::BatchBuilder;
 use crate::checkpoint::Checkpoint;
 use crate::config::{Fields, Report, RetryPolicy};
 use crate::position::{Position, Released};
 use crate::schema::SchemaRegistry;
-use crate::Fault;
 use async_trait::async_trait;
 use std::cmp::Ordering;
 use std::sync::Arc;
@@ -90,6 +90,9 @@ pub trait SourcePlan: Send + Sync {
 
     /// Orders two of the source's positions; `None` when they belong to different histories or are not its own.
     fn compare(&self, a: &Position, b: &Position) -> Option<Ordering>;
+
+    /// A position as the number that metrics show: a byte offset, a change id. `None` when it is not the source's own.
+    fn number(&self, position: &Position) -> Option<u64>;
 }
 
 /// Parses one type of source.

@@ -14,7 +14,10 @@ pub struct Task<T> {
 
 /// Starts a task. `name` is a role (`redis lane`), used when it panics.
 #[allow(clippy::disallowed_methods)]
-pub fn spawn<T: Send + 'static>(name: &'static str, work: impl Future<Output = T> + Send + 'static) -> Task<T> {
+pub fn spawn<T: Send + 'static>(
+    name: &'static str,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Task<T> {
     Task { name, handle: tokio::spawn(work) }
 }
 

@@ -45,7 +45,13 @@ impl CloudEvents {
     }
 
     /// Appends the event.
-    pub(crate) fn event(&self, event: &Event<'_>, table: &CloudEventsTable, columns: &Columns, out: &mut Vec<u8>) {
+    pub(crate) fn event(
+        &self,
+        event: &Event<'_>,
+        table: &CloudEventsTable,
+        columns: &Columns,
+        out: &mut Vec<u8>,
+    ) {
         let op = event.op();
         out.extend_from_slice(br#"{"specversion":"1.0","id":""#);
         json::uuid(&event.id().0, out);

@@ -19,9 +19,13 @@ pub fn value(value: Value<'_>, out: &mut Vec<u8>) {
         Value::Bool(false) => out.extend_from_slice(b"false"),
         Value::Int(v) => int(v, out),
         Value::Uint(v) => uint(v, out),
-        Value::Float32(v) if v.is_finite() => out.extend_from_slice(ryu::Buffer::new().format_finite(v).as_bytes()),
+        Value::Float32(v) if v.is_finite() => {
+            out.extend_from_slice(ryu::Buffer::new().format_finite(v).as_bytes())
+        }
         Value::Float32(v) => not_finite(v.into(), out),
-        Value::Float64(v) if v.is_finite() => out.extend_from_slice(ryu::Buffer::new().format_finite(v).as_bytes()),
+        Value::Float64(v) if v.is_finite() => {
+            out.extend_from_slice(ryu::Buffer::new().format_finite(v).as_bytes())
+        }
         Value::Float64(v) => not_finite(v, out),
         Value::Text(text) | Value::Decimal(text) => string(text, out),
         Value::Bytes(raw) => bytes(raw, out),
@@ -55,14 +59,70 @@ pub fn string(text: &str, out: &mut Vec<u8>) {
 /// Appends a signed integer.
 #[inline]
 pub fn int(v: i64, out: &mut Vec<u8>) {
-    out.extend_from_slice(itoa::Buffer::new().format(v).as_bytes());
+    if v < 0 {
+        out.push(b'-');
+    }
+    uint(v.unsigned_abs(), out);
 }
 
 /// Appends an unsigned integer.
 #[inline]
 pub fn uint(v: u64, out: &mut Vec<u8>) {
-    out.extend_from_slice(itoa::Buffer::new().format(v).as_bytes());
+    // Our own digits and not itoa's, because they are wanted at the front of an array of known size: see `padded`.
+    let mut text = [0; 20];
+    let length = decimal_length(v);
+    let (mut rest, mut at) = (v, length);
+    while rest >= 100 {
+        at -= 2;
+        [text[at], text[at + 1]] = PAIRS[(rest % 100) as usize];
+        rest /= 100;
+    }
+    if rest >= 10 {
+        [text[0], text[1]] = PAIRS[rest as usize];
+    } else {
+        text[0] = b'0' + rest as u8;
+    }
+    padded(&text, length, out);
 }
+
+/// How many decimal digits a number has.
+#[inline]
+fn decimal_length(v: u64) -> usize {
+    const POWERS: [u64; 20] = {
+        let mut powers = [0; 20];
+        let (mut i, mut power) = (1, 1u64);
+        while i < 20 {
+            power = power.wrapping_mul(10);
+            powers[i] = power;
+            i += 1;
+        }
+        powers
+    };
+    // 1233/4096 is log10(2), near enough below 2^64; the guess is the length or one less.
+    let bits = u64::BITS - (v | 1).leading_zeros();
+    let guess = ((bits * 1233) >> 12) as usize;
+    guess + usize::from(v >= POWERS[guess] || guess == 0)
+}
+
+/// Appends the first `length` bytes of an array by appending all of it and taking the rest back: a copy of a size known at
+/// compile time is a few instructions, one of another size is a call. Short pieces are most of an event.
+#[inline]
+pub(crate) fn padded<const N: usize>(text: &[u8; N], length: usize, out: &mut Vec<u8>) {
+    let end = out.len() + length.min(N);
+    out.extend_from_slice(text);
+    out.truncate(end);
+}
+
+/// Two decimal digits for 0 to 99.
+pub(crate) const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut i = 0;
+    while i < 100 {
+        pairs[i] = [b'0' + (i / 10) as u8, b'0' + (i % 10) as u8];
+        i += 1;
+    }
+    pairs
+};
 
 /// Appends `{"_base64":"…"}`, standard alphabet with padding.
 pub fn bytes(raw: &[u8], out: &mut Vec<u8>) {
@@ -204,7 +264,17 @@ fn clean_prefix(bytes: &[u8]) -> usize {
     }
     if let Some(word) = bytes.last_chunk::<8>() {
         let dirty = dirty_bytes(u64::from_le_bytes(*word));
-        return if dirty == 0 { bytes.len() } else { bytes.len() - 8 + (dirty.trailing_zeros() / 8) as usize };
+        return if dirty == 0 {
+            bytes.len()
+        } else {
+            bytes.len() - 8 + (dirty.trailing_zeros() / 8) as usize
+        };
+    }
+    if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        let word = u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32;
+        if dirty_bytes(word) == 0 {
+            return bytes.len();
+        }
     }
     bytes.iter().position(|b| must_escape(*b)).unwrap_or(bytes.len())
 }

@@ -4,25 +4,24 @@
 //! without key columns, a truncate and a schema change have the full table name as a JSON text.
 
 use crate::json;
-use crate::table::{Absent, Columns, Texts, member_name};
+use crate::table::{Absent, Columns, Text, close_object, member_name};
 use deltaforge_core::{Event, Op, RowRef, TableSchema, Value};
 
 /// The key of one table shape.
 #[derive(Debug)]
 pub(crate) struct KeyPlan {
-    columns: Vec<usize>,
-    names: Texts,
+    /// Index of each key column, and its name with comma and colon.
+    columns: Vec<(usize, Text)>,
     table: Vec<u8>,
 }
 
 impl KeyPlan {
     pub(crate) fn new(schema: &TableSchema) -> KeyPlan {
-        let mut plan = KeyPlan { columns: Vec::new(), names: Texts::default(), table: Vec::new() };
+        let mut plan = KeyPlan { columns: Vec::new(), table: Vec::new() };
         json::string(schema.name.full(), &mut plan.table);
         for index in &schema.key {
             let Some(column) = schema.columns.get(usize::from(*index)) else { continue };
-            plan.columns.push(usize::from(*index));
-            plan.names.push(|out| member_name(&column.name, out));
+            plan.columns.push((usize::from(*index), Text::new(|out| member_name(&column.name, out))));
         }
         plan
     }
@@ -53,8 +52,10 @@ impl KeyPlan {
 
     /// Appends the key that the row had before an update, if that changed it.
     pub(crate) fn old_key(&self, event: &Event<'_>, out: &mut Vec<u8>) -> bool {
-        let (Op::Update, Some(before), Some(after)) = (event.op(), event.before(), event.after()) else { return false };
-        let same = |column: &usize| {
+        let (Op::Update, Some(before), Some(after)) = (event.op(), event.before(), event.after()) else {
+            return false;
+        };
+        let same = |(column, _): &(usize, Text)| {
             let (old, new) = (before.get(*column), after.get(*column));
             old == new || old == Value::Absent || new == Value::Absent
         };
@@ -78,15 +79,13 @@ impl KeyPlan {
             let values = images.iter().flatten().map(|row| row.get(column));
             values.into_iter().find(|value| *value != Value::Absent)
         };
-        out.push(b'{');
-        let mut skip = 1;
-        for (column, name) in self.columns.iter().zip(self.names.iter()) {
+        let start = out.len();
+        for (column, name) in &self.columns {
             let Some(value) = value_of(*column) else { return false };
-            out.extend_from_slice(&name[skip..]);
-            skip = 0;
+            name.append(out);
             json::value(value, out);
         }
-        out.push(b'}');
+        close_object(start, out);
         true
     }
 }

@@ -11,7 +11,7 @@
 //! them, so most events copy it whole.
 
 use crate::json;
-use crate::table::{Absent, Columns, member_name};
+use crate::table::{Absent, Columns, Text, member_name};
 use deltaforge_core::sink::SinkContext;
 use deltaforge_core::source::{Format, Scope};
 use deltaforge_core::{Event, Op, RowRef, TableSchema, Value};
@@ -33,7 +33,7 @@ pub(crate) struct Native {
 #[derive(Debug)]
 struct OwnField {
     /// `,"lsn":`
-    name: Vec<u8>,
+    name: Text,
     scope: Scope,
     format: Format,
 }
@@ -62,8 +62,7 @@ impl Native {
         let mut tenant = br#"","tenant_id":"#.to_vec();
         json::string(&context.tenant, &mut tenant);
         let own_field = |field: &deltaforge_core::source::SourceField| {
-            let mut name = Vec::new();
-            member_name(field.name, &mut name);
+            let name = Text::new(|out| member_name(field.name, out));
             OwnField { name, scope: field.scope, format: field.format }
         };
         Native { stem, tenant, fields: context.source.fields.iter().map(own_field).collect() }
@@ -75,7 +74,8 @@ impl Native {
         write_times(0, &mut head);
         let times = times_at..head.len();
         let name = &schema.name;
-        let members = [("db", Some(&name.db)), ("schema", name.schema.as_ref()), ("table", Some(&name.table))];
+        let members =
+            [("db", Some(&name.db)), ("schema", name.schema.as_ref()), ("table", Some(&name.table))];
         for (member, text) in members {
             // Schema changes that concern no table name none.
             if let Some(text) = text.filter(|text| member != "table" || !text.is_empty()) {
@@ -96,7 +96,13 @@ impl Native {
     }
 
     /// Appends the event.
-    pub(crate) fn event(&self, event: &Event<'_>, table: &mut NativeTable, columns: &Columns, out: &mut Vec<u8>) {
+    pub(crate) fn event(
+        &self,
+        event: &Event<'_>,
+        table: &mut NativeTable,
+        columns: &Columns,
+        out: &mut Vec<u8>,
+    ) {
         let op = event.op();
         images(event, columns, out);
         table.set_times(event.ts_us());
@@ -131,13 +137,18 @@ impl Native {
     }
 
     #[inline]
-    fn own_fields(&self, of_event: Option<RowRef<'_>>, of_transaction: Option<RowRef<'_>>, out: &mut Vec<u8>) {
+    fn own_fields(
+        &self,
+        of_event: Option<RowRef<'_>>,
+        of_transaction: Option<RowRef<'_>>,
+        out: &mut Vec<u8>,
+    ) {
         for field in &self.fields {
             let value = field_value(field.scope, of_event, of_transaction);
-            if value == Value::Absent {
+            if matches!(value, Value::Absent) {
                 continue;
             }
-            out.extend_from_slice(&field.name);
+            field.name.append(out);
             own_value(field.format, value, out);
         }
     }

@@ -3,28 +3,40 @@
 use crate::json;
 use deltaforge_core::{RowRef, TableSchema, Value};
 
-/// Texts of different lengths, one after the other in one buffer, so that a row walks them as it walks its cells.
-#[derive(Debug, Default)]
-pub(crate) struct Texts {
-    bytes: Vec<u8>,
-    ends: Vec<usize>,
+/// A constant text, kept so that a short one is copied in a few instructions.
+#[derive(Debug)]
+pub(crate) struct Text {
+    short: [u8; SHORT],
+    /// Bytes of `short` that count; 0 when the text is in `long`.
+    length: u8,
+    long: Box<[u8]>,
 }
 
-impl Texts {
-    /// Adds a text that `write` appends.
-    pub(crate) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        write(&mut self.bytes);
-        self.ends.push(self.bytes.len());
+/// Fits a column name of 28 bytes with its quotes, comma and colon; a copy is two vector registers.
+const SHORT: usize = 32;
+
+impl Text {
+    /// The text that `write` appends.
+    pub(crate) fn new(write: impl FnOnce(&mut Vec<u8>)) -> Text {
+        let mut bytes = Vec::new();
+        write(&mut bytes);
+        let mut short = [0; SHORT];
+        match short.get_mut(..bytes.len()) {
+            Some(front) => {
+                front.copy_from_slice(&bytes);
+                Text { short, length: bytes.len() as u8, long: Box::default() }
+            }
+            None => Text { short, length: 0, long: bytes.into() },
+        }
     }
 
     #[inline]
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let mut start = 0;
-        self.ends.iter().map(move |end| {
-            let text = &self.bytes[start..*end];
-            start = *end;
-            text
-        })
+    pub(crate) fn append(&self, out: &mut Vec<u8>) {
+        if self.length > 0 {
+            json::padded(&self.short, self.length.into(), out);
+        } else {
+            out.extend_from_slice(&self.long);
+        }
     }
 }
 
@@ -37,35 +49,43 @@ pub(crate) enum Absent {
     Marked,
 }
 
-/// Quoted column names with colon and comma.
+/// Quoted column names with the comma before and the colon after.
 #[derive(Debug)]
-pub(crate) struct Columns(Texts);
+pub(crate) struct Columns(Vec<Text>);
 
 impl Columns {
     pub(crate) fn new(schema: &TableSchema) -> Columns {
-        let mut names = Texts::default();
-        for column in &schema.columns {
-            names.push(|out| member_name(&column.name, out));
-        }
-        Columns(names)
+        Columns(schema.columns.iter().map(|column| Text::new(|out| member_name(&column.name, out))).collect())
     }
 
     /// Appends a row as an object with one member per column, or `null` when there is no row.
     #[inline]
     pub(crate) fn row(&self, row: Option<RowRef<'_>>, absent: Absent, out: &mut Vec<u8>) {
         let Some(row) = row else { return out.extend_from_slice(b"null") };
-        out.push(b'{');
-        // Every name brings the comma before it, which the first member written does not need.
-        let mut skip = 1;
-        for (name, value) in self.0.iter().zip(row.iter()) {
-            if value == Value::Absent && absent == Absent::Omitted {
+        let start = out.len();
+        let mut values = row.iter();
+        for name in &self.0 {
+            // A row shorter than its table says nothing of the columns it lacks.
+            let value = values.next().unwrap_or(Value::Absent);
+            if matches!(value, Value::Absent) && absent == Absent::Omitted {
                 continue;
             }
-            out.extend_from_slice(&name[skip..]);
-            skip = 0;
+            name.append(out);
             json::value(value, out);
         }
-        out.push(b'}');
+        close_object(start, out);
+    }
+}
+
+/// Ends an object whose members were written from `start` on, each with a comma before it: the first comma becomes the brace.
+#[inline]
+pub(crate) fn close_object(start: usize, out: &mut Vec<u8>) {
+    match out.get_mut(start) {
+        Some(comma) => {
+            *comma = b'{';
+            out.push(b'}');
+        }
+        None => out.extend_from_slice(b"{}"),
     }
 }
 

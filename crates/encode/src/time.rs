@@ -3,20 +3,10 @@
 //! Up to six fraction digits, trailing zeros dropped, nothing left of an empty fraction. Years above 9999 carry `+`; years
 //! before 1 are astronomical (`0000` is 1 BC) and carry `-` below 0.
 
+use crate::json::{PAIRS, padded};
 use deltaforge_core::value::{Date, Interval, Moment, TimeTz};
 
 const SECONDS_PER_DAY: i64 = 86_400;
-
-/// Two decimal digits for 0 to 99.
-const PAIRS: [[u8; 2]; 100] = {
-    let mut pairs = [[0; 2]; 100];
-    let mut i = 0;
-    while i < 100 {
-        pairs[i] = [b'0' + (i / 10) as u8, b'0' + (i % 10) as u8];
-        i += 1;
-    }
-    pairs
-};
 
 #[inline]
 fn pair(n: u32) -> [u8; 2] {
@@ -44,7 +34,11 @@ fn calendar(date: Date, out: &mut Vec<u8>) {
     }
     [text[5], text[6]] = pair(month.into());
     [text[8], text[9]] = pair(day.into());
-    out.extend_from_slice(if (0..=9999).contains(&year) { &text } else { &text[4..] });
+    if (0..=9999).contains(&year) {
+        out.extend_from_slice(&text);
+    } else {
+        out.extend_from_slice(&text[4..]);
+    }
 }
 
 #[cold]
@@ -118,27 +112,25 @@ pub(crate) fn time_tz(t: TimeTz, out: &mut Vec<u8>) {
 #[inline]
 fn clock(secs: u64, micros: u32, out: &mut Vec<u8>) {
     let (hours, in_hour) = (secs / 3600, (secs % 3600) as u32);
-    let mut text = *b"00:00:00.000000";
-    let first = if hours < 100 {
-        [text[0], text[1]] = pair(hours as u32);
-        0
+    if hours < 100 {
+        out.extend_from_slice(&pair(hours as u32));
     } else {
         crate::json::uint(hours, out);
-        2
-    };
-    [text[3], text[4]] = pair(in_hour / 60);
-    [text[6], text[7]] = pair(in_hour % 60);
-    let mut end = 8;
+    }
+    let mut text = *b":00:00.000000";
+    [text[1], text[2]] = pair(in_hour / 60);
+    [text[4], text[5]] = pair(in_hour % 60);
+    let mut end = 6;
     if micros > 0 {
-        [text[9], text[10]] = pair(micros / 10_000);
-        [text[11], text[12]] = pair(micros / 100);
-        [text[13], text[14]] = pair(micros);
-        end = 15;
+        [text[7], text[8]] = pair(micros / 10_000);
+        [text[9], text[10]] = pair(micros / 100);
+        [text[11], text[12]] = pair(micros);
+        end = text.len();
         while text[end - 1] == b'0' {
             end -= 1;
         }
     }
-    out.extend_from_slice(&text[first..end]);
+    padded(&text, end, out);
 }
 
 /// Appends an ISO 8601 duration as PostgreSQL's `iso_8601` style prints it, each component with its own sign:

@@ -1,6 +1,6 @@
 //! Runs pipelines: a batch goes one way, a watermark comes back.
 //!
-//! Start with [`pipeline`], the one loop; it asks [`progress`], which is pure, and hands batches to a [`lane`] per sink.
+//! Start with [`pipeline`], the one loop; it asks [`progress`], which is pure, and hands batches to a lane per sink (`lane.rs`).
 //! [`config`] turns documents into a [`spec::PipelineSpec`], [`supervisor`] keeps the running pipelines, [`handle`] steers
 //! one, [`status`] is what it says of itself.
 //!
@@ -8,5 +8,10 @@
 
 pub mod config;
 pub mod handle;
+mod lane;
+pub mod memory;
+pub mod pipeline;
+pub mod progress;
 pub mod spec;
 pub mod status;
+pub mod supervisor;

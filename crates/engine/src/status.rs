@@ -44,10 +44,11 @@ pub enum Phase {
 
 impl Phase {
     /// All phases, for metrics.
-    pub const ALL: [Phase; 5] = [Phase::Starting, Phase::Streaming, Phase::Retrying, Phase::Draining, Phase::Idle];
+    pub const ALL: [Phase; 5] =
+        [Phase::Starting, Phase::Streaming, Phase::Retrying, Phase::Draining, Phase::Idle];
 
     /// The word in answers.
-    pub fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Phase::Starting => "starting",
             Phase::Streaming => "streaming",

@@ -1,1 +1,23 @@
-//! sinks
+//! Where events go. Each connector is a folder behind the contract in [`deltaforge_core::sink`]:
+//!
+//! - [`redis`]: Redis Streams, a batch being one transaction.
+//! - [`file`]: JSON lines, synced before they count as delivered.
+//! - [`stdout`]: JSON lines on standard output.
+//!
+//! What they share is in `shared`: the common settings, templates of targets, and the relay that lets one batch be encoded
+//! while the one before it is written.
+
+use deltaforge_core::sink::SinkKind;
+
+pub mod file;
+pub mod redis;
+mod shared;
+pub mod stdout;
+
+/// Every sink of this release, one row per connector.
+pub fn kinds() -> Vec<&'static dyn SinkKind> {
+    vec![&redis::RedisKind, &file::FileKind, &stdout::StdoutKind]
+}
+
+/// Words of the specification for `type` that a later release builds.
+pub const PLANNED: &[&str] = &["kafka", "nats", "starrocks", "http", "s3", "clickhouse", "postgres"];

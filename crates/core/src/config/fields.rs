@@ -88,7 +88,13 @@ impl<'a> Fields<'a> {
     }
 
     /// Reports an error at a key of this map (or at the map itself for an empty key).
-    pub fn error(&mut self, key: &str, class: FindingClass, message: impl Into<String>, hint: Option<String>) {
+    pub fn error(
+        &mut self,
+        key: &str,
+        class: FindingClass,
+        message: impl Into<String>,
+        hint: Option<String>,
+    ) {
         let span = self
             .entries
             .iter()
@@ -118,7 +124,12 @@ impl<'a> Fields<'a> {
             }
             _ => None,
         };
-        self.error(key, FindingClass::Type, format!("expected {expected}, found {}", node.describe(true)), hint);
+        self.error(
+            key,
+            FindingClass::Type,
+            format!("expected {expected}, found {}", node.describe(true)),
+            hint,
+        );
     }
 
     fn missing(&mut self, key: &str, what: &str) {
@@ -159,7 +170,12 @@ impl<'a> Fields<'a> {
             Raw::Text(text) => Some(Secret::new(text.clone())),
             _ => {
                 let found = node.describe(false);
-                self.error(key, FindingClass::Type, format!("expected text, found {found}"), Some("put it in quotes".into()));
+                self.error(
+                    key,
+                    FindingClass::Type,
+                    format!("expected text, found {found}"),
+                    Some("put it in quotes".into()),
+                );
                 None
             }
         }
@@ -284,7 +300,13 @@ impl<'a> Fields<'a> {
     }
 
     /// One of some words.
-    pub fn choice(&mut self, key: &'static str, words: &[&'static str], planned: &[&'static str], default: &'static str) -> &'static str {
+    pub fn choice(
+        &mut self,
+        key: &'static str,
+        words: &[&'static str],
+        planned: &[&'static str],
+        default: &'static str,
+    ) -> &'static str {
         if !self.has(key) && !default.is_empty() {
             self.default(key, default);
         }
@@ -293,7 +315,11 @@ impl<'a> Fields<'a> {
 
     /// Reports a word that is none of `words`.
     pub fn not_a_choice(&mut self, key: &str, found: &str, words: &[&str], planned: &[&str]) {
-        let name = if key.is_empty() { self.path.rsplit('.').next().unwrap_or("value").to_string() } else { key.into() };
+        let name = if key.is_empty() {
+            self.path.rsplit('.').next().unwrap_or("value").to_string()
+        } else {
+            key.into()
+        };
         let found_short = super::shorten(found);
         if planned.contains(&found) {
             let message = format!("{name} `{found_short}` is planned, not in this release");
@@ -323,7 +349,13 @@ impl<'a> Fields<'a> {
                             let message = format!("expected text, found {}", item.describe(true));
                             let hint = Some("put it in quotes".into());
                             let class = FindingClass::Type;
-                            self.findings.errors.push(Finding { path, span: item.span, class, message, hint });
+                            self.findings.errors.push(Finding {
+                                path,
+                                span: item.span,
+                                class,
+                                message,
+                                hint,
+                            });
                         }
                     }
                 }
@@ -392,7 +424,13 @@ impl<'a> Fields<'a> {
                 };
                 ("unknown key".to_string(), Some(hint))
             };
-            findings.errors.push(Finding { path: full, span: key.span, class: FindingClass::Unknown, message, hint });
+            findings.errors.push(Finding {
+                path: full,
+                span: key.span,
+                class: FindingClass::Unknown,
+                message,
+                hint,
+            });
         }
     }
 }

@@ -4,10 +4,12 @@
 //! finding instead of stopping at the first. Parsing does no I/O.
 
 mod fields;
+mod mask;
 mod shapes;
 mod tables;
 
 pub use fields::{Fields, Findings};
+pub use mask::{MASK, is_secret_name, mask, secret_ranges};
 pub use shapes::{Check, Report, RetryPolicy, Secret, Severity, Tls, TlsMode, parse_size};
 pub use tables::{TableFilter, TablePattern};
 
@@ -112,7 +114,9 @@ impl Node {
             Raw::Float(n) => (*n).into(),
             Raw::Text(text) => text.as_str().into(),
             Raw::List(nodes) => nodes.iter().map(Node::to_json).collect(),
-            Raw::Map(entries) => entries.iter().map(|(key, node)| (key.name.clone(), node.to_json())).collect(),
+            Raw::Map(entries) => {
+                entries.iter().map(|(key, node)| (key.name.clone(), node.to_json())).collect()
+            }
         }
     }
 
@@ -130,14 +134,18 @@ impl Node {
             serde_json::Value::Object(members) => Raw::Map(
                 members
                     .iter()
-                    .map(|(name, value)| (Key { name: name.clone(), span: Span::default() }, Node::from_json(value)))
+                    .map(|(name, value)| {
+                        (Key { name: name.clone(), span: Span::default() }, Node::from_json(value))
+                    })
                     .collect(),
             ),
         })
     }
 }
 
+/// For messages: masked first, so that a cut cannot hide where a password ends.
 fn shorten(text: &str) -> String {
+    let text = &*mask(text);
     if text.chars().count() <= 40 { text.into() } else { text.chars().take(39).chain(['…']).collect() }
 }
 

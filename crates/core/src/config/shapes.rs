@@ -108,10 +108,18 @@ impl Tls {
             .collect();
         let tls = fields.map("tls", |f| {
             let mode = f.choice_if_set("mode", &words, &[]).and_then(TlsMode::parse);
-            let tls = Tls { mode, ca_file: f.text("ca_file"), cert_file: f.text("cert_file"), key_file: f.text("key_file") };
+            let tls = Tls {
+                mode,
+                ca_file: f.text("ca_file"),
+                cert_file: f.text("cert_file"),
+                key_file: f.text("key_file"),
+            };
             if tls.cert_file.is_some() != tls.key_file.is_some() {
-                let (written, other) =
-                    if tls.cert_file.is_some() { ("cert_file", "key_file") } else { ("key_file", "cert_file") };
+                let (written, other) = if tls.cert_file.is_some() {
+                    ("cert_file", "key_file")
+                } else {
+                    ("key_file", "cert_file")
+                };
                 let message = format!("`{written}` and `{other}` are given together or not at all");
                 f.error(written, FindingClass::Conflict, message, Some(format!("add `{other}`")));
             }
@@ -140,11 +148,14 @@ pub struct RetryPolicy {
 
 impl RetryPolicy {
     /// What sources use unless told otherwise.
-    pub const SOURCE: RetryPolicy = RetryPolicy { initial_ms: 1000, max_ms: 60_000, jitter: 0.2, max_attempts: 0 };
+    pub const SOURCE: RetryPolicy =
+        RetryPolicy { initial_ms: 1000, max_ms: 60_000, jitter: 0.2, max_attempts: 0 };
     /// What sinks use that the checkpoint waits for.
-    pub const REQUIRED_SINK: RetryPolicy = RetryPolicy { initial_ms: 100, max_ms: 10_000, jitter: 0.2, max_attempts: 0 };
+    pub const REQUIRED_SINK: RetryPolicy =
+        RetryPolicy { initial_ms: 100, max_ms: 10_000, jitter: 0.2, max_attempts: 0 };
     /// What other sinks use.
-    pub const OPTIONAL_SINK: RetryPolicy = RetryPolicy { initial_ms: 100, max_ms: 10_000, jitter: 0.2, max_attempts: 5 };
+    pub const OPTIONAL_SINK: RetryPolicy =
+        RetryPolicy { initial_ms: 100, max_ms: 10_000, jitter: 0.2, max_attempts: 5 };
 
     /// Reads `retry: {initial_ms, max_ms, jitter, max_attempts}` over defaults.
     pub fn parse(fields: &mut Fields<'_>, default: RetryPolicy) -> RetryPolicy {
@@ -162,7 +173,8 @@ impl RetryPolicy {
                 max_attempts: f.int("max_attempts", default.max_attempts.into(), 0..=1_000_000) as u32,
             };
             if policy.max_ms < policy.initial_ms {
-                let message = format!("`max_ms` {} is below `initial_ms` {}", policy.max_ms, policy.initial_ms);
+                let message =
+                    format!("`max_ms` {} is below `initial_ms` {}", policy.max_ms, policy.initial_ms);
                 f.error("max_ms", FindingClass::Conflict, message, None);
             }
             policy
@@ -217,7 +229,13 @@ pub struct Report {
 
 impl Report {
     /// Adds a finding.
-    pub fn add(&mut self, name: &'static str, severity: Severity, evidence: impl Into<String>, remedy: Option<String>) {
+    pub fn add(
+        &mut self,
+        name: &'static str,
+        severity: Severity,
+        evidence: impl Into<String>,
+        remedy: Option<String>,
+    ) {
         self.checks.push(Check { name, severity, evidence: evidence.into(), remedy });
     }
 
@@ -233,7 +251,14 @@ mod tests {
 
     #[test]
     fn sizes() {
-        let cases = [("1", Some(1)), ("4 KiB", Some(4096)), ("1MB", Some(1_000_000)), ("1 mib", None), ("", None), ("-1", None)];
+        let cases = [
+            ("1", Some(1)),
+            ("4 KiB", Some(4096)),
+            ("1MB", Some(1_000_000)),
+            ("1 mib", None),
+            ("", None),
+            ("-1", None),
+        ];
         for (text, bytes) in cases {
             assert_eq!(parse_size(text), bytes, "{text}");
         }

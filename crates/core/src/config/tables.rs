@@ -94,7 +94,9 @@ fn halves(body: &str, default_first: Option<&str>) -> Result<Form, String> {
     rest = &rest[1..];
     let table = take_half(&mut rest)?;
     if !rest.is_empty() {
-        return Err(format!("`{body}` has more than two parts; quote a part that contains a dot: `\"a.b\".c`"));
+        return Err(format!(
+            "`{body}` has more than two parts; quote a part that contains a dot: `\"a.b\".c`"
+        ));
     }
     Ok(Form::Halves { first, table })
 }
@@ -115,7 +117,9 @@ fn take_half(rest: &mut &str) -> Result<Half, String> {
                 return match (name.is_empty(), rest.is_empty() || rest.starts_with('.')) {
                     (false, true) => Ok(Half::Exact(name)),
                     (true, _) => Err("an empty quoted name".into()),
-                    (_, false) => Err(format!("`{rest}` follows a closing quote; a dot or the end was expected")),
+                    (_, false) => {
+                        Err(format!("`{rest}` follows a closing quote; a dot or the end was expected"))
+                    }
                 };
             }
         }
@@ -184,9 +188,18 @@ mod tests {
 
     #[test]
     fn every_form_of_the_table() {
-        let cases: &[(&[&str], &[(&str, &str)], &[(&str, &str)])] = &[
-            (&["shop.orders"], &[("shop", "orders")], &[("shop", "Orders"), ("shop", "orders2"), ("x", "orders")]),
-            (&["shop.order_%"], &[("shop", "order_"), ("shop", "order_1")], &[("shop", "orders"), ("shop", "xorder_1")]),
+        type Names = &'static [(&'static str, &'static str)];
+        let cases: &[(&[&str], Names, Names)] = &[
+            (
+                &["shop.orders"],
+                &[("shop", "orders")],
+                &[("shop", "Orders"), ("shop", "orders2"), ("x", "orders")],
+            ),
+            (
+                &["shop.order_%"],
+                &[("shop", "order_"), ("shop", "order_1")],
+                &[("shop", "orders"), ("shop", "xorder_1")],
+            ),
             (&["shop.*"], &[("shop", "a"), ("shop", "b.c")], &[("shop2", "a")]),
             (&["shop.%"], &[("shop", "a")], &[("shop2", "a")]),
             (&["%.audit_log"], &[("a", "audit_log"), ("b", "audit_log")], &[("a", "audit_logs")]),
@@ -194,7 +207,11 @@ mod tests {
             (&["shop.*", "!shop.tmp_%"], &[("shop", "a")], &[("shop", "tmp_a")]),
             (&["!shop.tmp_%", "shop.*"], &[("shop", "a")], &[("shop", "tmp_a")]),
             (&["!shop.tmp_%"], &[("other", "tmp_a")], &[("shop", "tmp_a")]),
-            (&["/shop\\.orders_[0-9]+/"], &[("shop", "orders_12")], &[("shop", "orders_"), ("shop", "orders_1x")]),
+            (
+                &["/shop\\.orders_[0-9]+/"],
+                &[("shop", "orders_12")],
+                &[("shop", "orders_"), ("shop", "orders_1x")],
+            ),
             (&["\"odd.name\".t"], &[("odd.name", "t")], &[("odd", "t")]),
             (&["`odd%`.`t``x`"], &[("odd%", "t`x")], &[("odd1", "t`x")]),
             (&["s.a%b%c"], &[("s", "abc"), ("s", "a1b2bc"), ("s", "abcc")], &[("s", "ac"), ("s", "abcd")]),

@@ -4,15 +4,19 @@ use super::info::{Origin, PipeInfo};
 use crate::handle::Handle;
 use crate::spec::PipelineSpec;
 use crate::status::{Phase, State, Status, Trouble};
-use deltaforge_core::config::Node;
-use deltaforge_core::task::Task;
 use deltaforge_core::Fault;
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use deltaforge_core::config::Node;
+use deltaforge_core::metrics::{Metrics, PipelineMetrics};
+use deltaforge_core::task::Task;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 
 /// How much longer than its own deadline a stop is waited for, in case the loop no longer takes commands.
 const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// The code of a loop that ended without a word.
+const TASK_ENDED: &str = "engine.task_ended";
 
 /// A pipeline.
 pub(super) struct Entry {
@@ -25,7 +29,7 @@ pub(super) struct Entry {
 /// What only the holder of `run` touches.
 pub(super) struct Run {
     /// As written: variables unexpanded, secrets unmasked.
-    pub(super) document: Node,
+    pub(super) written: Node,
     /// `None` while the document does not validate, which only a stored one can do.
     pub(super) spec: Option<PipelineSpec>,
     pub(super) handle: Option<Handle>,
@@ -43,6 +47,8 @@ pub(super) struct View {
     pub(super) persisted: bool,
     pub(super) source_id: Option<String>,
     pub(super) seen: Seen,
+    /// `None` until the first start.
+    pub(super) metrics: Option<Arc<PipelineMetrics>>,
 }
 
 /// Where the condition comes from.
@@ -54,8 +60,8 @@ pub(super) enum Seen {
 }
 
 impl Entry {
-    pub(super) fn new(name: &str, document: Node, spec: Option<PipelineSpec>, view: View) -> Entry {
-        let run = Run { document, spec, handle: None, watcher: None, gone: false };
+    pub(super) fn new(name: &str, written: Node, spec: Option<PipelineSpec>, view: View) -> Entry {
+        let run = Run { written, spec, handle: None, watcher: None, gone: false };
         Entry { name: name.into(), run: tokio::sync::Mutex::new(run), view: Mutex::new(view) }
     }
 
@@ -72,15 +78,34 @@ impl Entry {
     }
 
     pub(super) fn set_status(&self, status: Status) {
-        self.view().seen = Seen::Set(Box::new(status));
+        let mut view = self.view();
+        if let Some(metrics) = &view.metrics {
+            metrics.condition(status.state.as_str(), status.phase.as_str());
+        }
+        view.seen = Seen::Set(Box::new(status));
     }
 
-    /// Keeps how a loop ended, with the time at which it was seen, unless another loop runs by now.
-    fn remember_end(&self, of: &watch::Receiver<Status>, status: Status) {
+    /// From here on the condition is what a loop says.
+    pub(super) fn follow(&self, live: watch::Receiver<Status>, metrics: Arc<PipelineMetrics>) {
         let mut view = self.view();
-        if matches!(&view.seen, Seen::Live(live) if live.same_channel(of)) {
-            view.seen = Seen::Set(Box::new(status));
+        view.seen = Seen::Live(live);
+        view.metrics = Some(metrics);
+    }
+
+    /// Takes note of what a loop says, unless another one runs by now; false then. What it says last is kept with the time at
+    /// which it was seen.
+    fn note(&self, of: &watch::Receiver<Status>, status: &Status, last: bool) -> bool {
+        let mut view = self.view();
+        if !matches!(&view.seen, Seen::Live(live) if live.same_channel(of)) {
+            return false;
         }
+        if let Some(metrics) = &view.metrics {
+            metrics.condition(status.state.as_str(), status.phase.as_str());
+        }
+        if last {
+            view.seen = Seen::Set(Box::new(status.clone()));
+        }
+        true
     }
 
     pub(super) fn info(&self) -> PipeInfo {
@@ -100,7 +125,11 @@ impl Entry {
     /// `deadline`. The condition becomes stopped, with an error when not everything was saved.
     pub(super) async fn halt(&self, run: &mut Run, deadline: Duration) -> bool {
         let before = self.status();
+        // A loop that is cut off at the deadline must not look like one that broke down.
         run.watcher = None;
+        if let (true, Some(metrics)) = (run.handle.is_some(), &self.view().metrics) {
+            metrics.condition(before.state.as_str(), Phase::Draining.as_str());
+        }
         let drained = match run.handle.take() {
             None => true,
             Some(handle) => {
@@ -123,7 +152,10 @@ impl Entry {
 }
 
 fn missed_deadline(deadline: Duration) -> Trouble {
-    let message = format!("the drain was not done after {} s: what was not saved is delivered again", deadline.as_secs());
+    let message = format!(
+        "the drain was not done after {} s: what was not saved is delivered again",
+        deadline.as_secs()
+    );
     let fault = Fault::retry("engine.drain_deadline", message)
         .hint("see which sink does not answer, or allow more with --shutdown-timeout-secs");
     Trouble::of(&fault, "engine")
@@ -135,7 +167,7 @@ pub(super) fn honest(live: &watch::Receiver<Status>) -> Status {
     let ended = live.has_changed().is_err();
     let mut status = live.borrow().clone();
     if ended && matches!(status.state, State::Running | State::Paused) {
-        let fault = Fault::bug("engine.task_ended", "the pipeline's task ended without saying why: this is a bug")
+        let fault = Fault::bug(TASK_ENDED, "the pipeline's task ended without saying why: this is a bug")
             .hint("resume the pipeline, and report the bug with the log");
         status.trouble = Some(Trouble::of(&fault, "engine"));
         status.state = State::Failed;
@@ -150,29 +182,43 @@ pub(super) fn honest(live: &watch::Receiver<Status>) -> Status {
 /// the latest.
 pub(super) async fn settled(mut live: watch::Receiver<Status>, limit: Duration) -> Status {
     let past_start = |status: &Status| status.state != State::Running || status.phase != Phase::Starting;
-    let _time_is_up = tokio::time::timeout(limit, live.wait_for(past_start)).await;
+    shows(&mut live, limit, past_start).await;
     honest(&live)
 }
 
-/// Follows a loop to its end, logging when its readiness changes and why.
+/// Waits until a loop says something, has ended, or the time is up.
+pub(super) async fn shows(
+    live: &mut watch::Receiver<Status>,
+    limit: Duration,
+    what: impl FnMut(&Status) -> bool,
+) {
+    // What is found is a lock on the status: it is let go at once.
+    tokio::time::timeout(limit, live.wait_for(what)).await.map(drop).unwrap_or_default();
+}
+
+/// Follows a loop to its end: measures its condition, logs when its readiness changes and why.
 ///
 /// It does not keep the entry alive, or the loop that the entry owns would never end.
-pub(super) async fn watch(entry: Weak<Entry>, name: String, mut live: watch::Receiver<Status>) {
+pub(super) async fn watch(entry: Weak<Entry>, metrics: Arc<Metrics>, mut live: watch::Receiver<Status>) {
     let mut was_ready = None;
     live.mark_changed();
     loop {
         let open = live.changed().await.is_ok();
         let status = honest(&live);
+        let Some(entry) = entry.upgrade() else { return };
+        if !entry.note(&live, &status, !open) {
+            return;
+        }
+        if !open && status.trouble.as_ref().is_some_and(|trouble| trouble.code == TASK_ENDED) {
+            metrics.panic_caught();
+        }
         let ready = status.is_ready();
         let starting = status.state == State::Running && status.phase == Phase::Starting;
         if was_ready != Some(ready) && !starting {
-            log_readiness(&name, ready, &status);
+            log_readiness(&entry.name, ready, &status);
             was_ready = Some(ready);
         }
         if !open {
-            if let Some(entry) = entry.upgrade() {
-                entry.remember_end(&live, status);
-            }
             return;
         }
     }

@@ -106,4 +106,24 @@ impl Refusal {
     pub(crate) fn conflict(message: impl Into<String>, hint: impl Into<String>) -> Refusal {
         Refusal::Conflict { message: message.into(), hint: hint.into() }
     }
+
+    /// The reason in one sentence, for logs and for the status of a pipeline.
+    pub fn summary(&self) -> String {
+        match self {
+            Refusal::InvalidSpec(findings) => match findings.first() {
+                Some(first) if first.path.is_empty() => first.message.clone(),
+                Some(first) => format!("{}: {}", first.path, first.message),
+                None => "the document does not validate".into(),
+            },
+            Refusal::NameMismatch { asked, found } => {
+                format!("asked for `{asked}`, the document names `{found}`")
+            }
+            Refusal::StartFailed(trouble) => format!("{}: {}", trouble.code, trouble.message),
+            Refusal::PipelineNotFound(name) => format!("no pipeline `{name}`"),
+            Refusal::AlreadyExists(name) => format!("the pipeline `{name}` exists"),
+            Refusal::CheckpointNotFound(reason) | Refusal::Internal(reason) => reason.clone(),
+            Refusal::Conflict { message, .. } | Refusal::NotSupported { message, .. } => message.clone(),
+            Refusal::Store(fault) => fault.to_string(),
+        }
+    }
 }

@@ -24,13 +24,14 @@ const LOGIN_MESSAGE_LIMIT: i32 = 64 << 10;
 const QUERY_MESSAGE_LIMIT: i32 = 64 << 20;
 
 /// How values print, whatever the role's or the database's settings say; and no timeout that would end a quiet stream.
-const PINNED: [(&str, &str); 9] = [
+const PINNED: [(&str, &str); 10] = [
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO, YMD"),
     ("IntervalStyle", "iso_8601"),
     ("TimeZone", "UTC"),
     ("extra_float_digits", "3"),
     ("bytea_output", "hex"),
+    ("search_path", "pg_catalog"),
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),

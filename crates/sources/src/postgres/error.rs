@@ -34,6 +34,22 @@ pub(super) fn from_server(body: &ErrorResponseBody, what: &str) -> Fault {
     classify(error, what)
 }
 
+/// Classes an error response of the stream, given as the body of its frame.
+pub(super) fn from_stream(body: &[u8]) -> Fault {
+    let mut error = ServerError::default();
+    for field in body.split(|b| *b == 0).filter(|f| !f.is_empty()) {
+        let text = || String::from_utf8_lossy(&field[1..]).into_owned();
+        match field[0] {
+            b'C' => error.sqlstate = text(),
+            b'M' => error.message = text(),
+            b'D' => error.detail = Some(text()),
+            b'H' => error.hint = Some(text()),
+            _ => {}
+        }
+    }
+    classify(error, "streaming")
+}
+
 fn classify(error: ServerError, what: &str) -> Fault {
     let ServerError { sqlstate, message, detail, hint } = error;
     let said = format!("{what}: {message} (SQLSTATE {sqlstate})");

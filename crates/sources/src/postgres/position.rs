@@ -104,7 +104,7 @@ impl PgPosition {
 }
 
 /// Appends a position's JSON; `server_tail` is [`Server::json_tail`].
-pub fn write_position(out: &mut Vec<u8>, lsn: Lsn, tx_id: Option<u32>, server_tail: &[u8]) {
+pub(super) fn write_position(out: &mut Vec<u8>, lsn: Lsn, tx_id: Option<u32>, server_tail: &[u8]) {
     out.extend_from_slice(b"{\"lsn\":\"");
     lsn.write(out);
     out.extend_from_slice(b"\",\"tx_id\":");

@@ -55,6 +55,11 @@ impl Transport {
         matches!(self.socket, Socket::Unix(_))
     }
 
+    /// Whether TLS is on.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.tls.is_some()
+    }
+
     fn read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
         match &self.socket {
             Socket::Tcp(s) => s.set_read_timeout(timeout),

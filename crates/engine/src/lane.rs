@@ -1,0 +1,309 @@
+//! One task per sink: batches in, acknowledgements out, in order.
+//!
+//! The lane opens the sink, keeps a window of batches accepted and not yet acknowledged, and when anything fails drops the
+//! sink and delivers again *from the first batch without an acknowledgement*. So a target sees every batch in order, at worst a
+//! contiguous stretch of them again, and never one after a hole.
+//!
+//! A sink that the commit policy may wait for is tried for ever. Another one gives a batch up after its attempts, says so,
+//! and goes on; what was given up is counted.
+
+use deltaforge_core::batch::Batch;
+use deltaforge_core::config::RetryPolicy;
+use deltaforge_core::position::{BatchSeq, Epoch};
+use deltaforge_core::sink::{Delivered, Delivery, Receipt, Sink, SinkContext, SinkPlan};
+use deltaforge_core::task::{Task, spawn};
+use deltaforge_core::{Class, Fault};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+/// A batch on its way.
+#[derive(Clone, Debug)]
+pub(crate) struct Job {
+    pub(crate) seq: BatchSeq,
+    pub(crate) batch: Arc<Batch>,
+}
+
+/// What a lane reports.
+#[derive(Debug)]
+pub(crate) struct LaneReport {
+    pub(crate) sink: usize,
+    pub(crate) what: LaneNews,
+}
+
+/// What happened at a sink.
+#[derive(Debug)]
+pub(crate) enum LaneNews {
+    /// It is connected; what troubled it is over.
+    Connected,
+    /// Acknowledged, this batch and every one before it.
+    Delivered { seq: BatchSeq, events: u64, bytes: u64, took: Duration },
+    /// Will never be delivered to this sink.
+    GivenUp { seq: BatchSeq, events: u64 },
+    /// One event of a batch will never be delivered to this sink; the others follow.
+    EventGivenUp,
+    /// An attempt failed; another follows after the pause.
+    Troubled { fault: Fault, attempt: u32, pause: Duration },
+    /// It cannot go on.
+    Failed(Fault),
+}
+
+/// The pipeline's end of a lane.
+#[derive(Debug)]
+pub(crate) struct Lane {
+    jobs: mpsc::Sender<Job>,
+    task: Task<()>,
+}
+
+/// What a lane is started with.
+pub(crate) struct LaneSettings {
+    pub(crate) sink: usize,
+    pub(crate) plan: Arc<dyn SinkPlan>,
+    pub(crate) context: SinkContext,
+    pub(crate) epoch: Epoch,
+    /// Whether the commit policy may wait for this sink.
+    pub(crate) waited_for: bool,
+    /// Batches accepted and not acknowledged, at most.
+    pub(crate) window: usize,
+    /// Batches that may wait in front of the lane.
+    pub(crate) backlog: usize,
+}
+
+impl Lane {
+    /// Starts a lane.
+    pub(crate) fn start(settings: LaneSettings, reports: mpsc::Sender<LaneReport>) -> Lane {
+        let (jobs, queue) = mpsc::channel(settings.backlog);
+        let lane = Running {
+            sink: settings.sink,
+            retry: settings.plan.retry(),
+            plan: settings.plan,
+            context: settings.context,
+            epoch: settings.epoch,
+            waited_for: settings.waited_for,
+            window: settings.window,
+            queue,
+            queue_ended: false,
+            again: VecDeque::new(),
+            sent: VecDeque::new(),
+            open: None,
+            attempts: 0,
+            reports,
+        };
+        Lane { jobs, task: spawn("sink lane", lane.run()) }
+    }
+
+    /// Hands a batch over; false when the lane has no room for it, or has ended.
+    pub(crate) fn send(&self, job: Job) -> bool {
+        self.jobs.try_send(job).is_ok()
+    }
+
+    /// Whether the lane's task has ended; it does so only after `close` or a failure.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+
+    /// No more batches: the lane delivers what it has, closes the sink and ends.
+    pub(crate) async fn close(self) -> Result<(), Fault> {
+        drop(self.jobs);
+        self.task.await
+    }
+}
+
+/// Accepted by the sink, not yet acknowledged.
+struct Sent {
+    job: Job,
+    receipt: Receipt,
+    at: Instant,
+}
+
+struct Running {
+    sink: usize,
+    plan: Arc<dyn SinkPlan>,
+    context: SinkContext,
+    epoch: Epoch,
+    retry: RetryPolicy,
+    waited_for: bool,
+    window: usize,
+    queue: mpsc::Receiver<Job>,
+    queue_ended: bool,
+    /// To be delivered before anything from the queue: what a failure left unacknowledged.
+    again: VecDeque<Job>,
+    sent: VecDeque<Sent>,
+    open: Option<Box<dyn Sink>>,
+    /// Failed attempts since the last success.
+    attempts: u32,
+    reports: mpsc::Sender<LaneReport>,
+}
+
+/// The pipeline is gone; there is nobody to deliver for.
+struct Gone;
+
+enum Step {
+    /// A batch to deliver, or none will ever come again.
+    Job(Option<Job>),
+    /// The oldest receipt has resolved.
+    Receipt(Result<Delivered, Fault>),
+}
+
+impl Running {
+    async fn run(mut self) {
+        while let Ok(true) = self.step().await {}
+        if let Some(sink) = self.open.take() {
+            sink.close().await;
+        }
+    }
+
+    /// One step; false at the end of the lane.
+    async fn step(&mut self) -> Result<bool, Gone> {
+        if self.open.is_none() {
+            match self.plan.open(&self.context).await {
+                Ok(sink) => {
+                    self.open = Some(sink);
+                    self.report(LaneNews::Connected).await?;
+                }
+                Err(fault) => return self.failed(fault).await,
+            }
+        }
+        match self.next().await {
+            Step::Receipt(Ok(delivered)) => {
+                let Some(sent) = self.sent.pop_front() else { return Ok(true) };
+                self.attempts = 0;
+                let news = LaneNews::Delivered {
+                    seq: sent.job.seq,
+                    events: sent.job.batch.len() as u64,
+                    bytes: delivered.bytes,
+                    took: sent.at.elapsed(),
+                };
+                self.report(news).await?;
+                Ok(true)
+            }
+            Step::Receipt(Err(fault)) => self.failed(fault).await,
+            Step::Job(Some(job)) => self.deliver(job).await,
+            Step::Job(None) => Ok(!self.sent.is_empty()),
+        }
+    }
+
+    /// Waits for a batch, when the window has room, or for the oldest receipt.
+    async fn next(&mut self) -> Step {
+        let room = self.sent.len() < self.window;
+        if room && let Some(job) = self.again.pop_front() {
+            return Step::Job(Some(job));
+        }
+        if self.queue_ended && self.sent.is_empty() {
+            return Step::Job(None);
+        }
+        let (queue, sent, more) = (&mut self.queue, self.sent.front_mut(), room && !self.queue_ended);
+        let oldest = async {
+            match sent {
+                Some(sent) => (&mut sent.receipt).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            receipt = oldest => Step::Receipt(receipt),
+            job = queue.recv(), if more => {
+                self.queue_ended = job.is_none();
+                Step::Job(job)
+            }
+        }
+    }
+
+    async fn deliver(&mut self, job: Job) -> Result<bool, Gone> {
+        let Some(sink) = &mut self.open else { return Ok(true) };
+        let delivery = Delivery { seq: job.seq, epoch: self.epoch };
+        let at = Instant::now();
+        if job.batch.is_empty() {
+            // Its only event was given up; the receipt keeps its place in the order.
+            let receipt: Receipt = Box::pin(async { Ok(Delivered::default()) });
+            self.sent.push_back(Sent { job, receipt, at });
+            return Ok(true);
+        }
+        match sink.deliver(job.batch.clone(), delivery).await {
+            Ok(receipt) => {
+                self.sent.push_back(Sent { job, receipt, at });
+                Ok(true)
+            }
+            Err(fault) => {
+                // Its own turn comes after those sent before it; `failed` puts these in front.
+                self.again.push_front(job);
+                self.failed(fault).await
+            }
+        }
+    }
+
+    /// The sink is not used again; everything unacknowledged is to be delivered again, in order.
+    async fn failed(&mut self, fault: Fault) -> Result<bool, Gone> {
+        self.open = None;
+        while let Some(sent) = self.sent.pop_back() {
+            self.again.push_front(sent.job);
+        }
+        self.attempts += 1;
+        let spent = !self.retry.allows_another(self.attempts);
+        if self.waited_for && (!fault.is_retry() || spent) {
+            self.report(LaneNews::Failed(fault)).await?;
+            return Ok(false);
+        }
+        if !self.waited_for && fault.class() == Class::Data && self.give_event_up(&fault).await? {
+            return Ok(true);
+        }
+        if spent {
+            self.give_up(fault).await?;
+            return Ok(true);
+        }
+        let pause = self.retry.pause(self.attempts, random());
+        self.report(LaneNews::Troubled { fault, attempt: self.attempts, pause }).await?;
+        tokio::time::sleep(pause).await;
+        Ok(true)
+    }
+
+    /// Takes the event that cannot be delivered out of its batch; false when the fault does not say which one it is.
+    async fn give_event_up(&mut self, fault: &Fault) -> Result<bool, Gone> {
+        let named = |job: &mut Job| {
+            let id = job
+                .batch
+                .events()
+                .map(|e| e.id())
+                .find(|id| fault.event_id() == Some(id.to_string().as_str()))?;
+            job.batch = Arc::new(job.batch.without(id));
+            Some(())
+        };
+        if self.again.iter_mut().find_map(named).is_none() {
+            return Ok(false);
+        }
+        self.attempts = 0;
+        self.report(LaneNews::EventGivenUp).await?;
+        Ok(true)
+    }
+
+    /// The attempts are spent: the first batch is given up, or, when none came yet, the next one will be.
+    async fn give_up(&mut self, fault: Fault) -> Result<(), Gone> {
+        let pause = self.retry.pause(self.attempts, random());
+        self.report(LaneNews::Troubled { fault, attempt: self.attempts, pause }).await?;
+        let job = match self.again.pop_front() {
+            Some(job) => Some(job),
+            None if self.queue_ended => None,
+            None => self.queue.recv().await,
+        };
+        match job {
+            Some(Job { seq, batch }) => {
+                self.attempts = 0;
+                self.report(LaneNews::GivenUp { seq, events: batch.len() as u64 }).await
+            }
+            None => Err(Gone),
+        }
+    }
+
+    async fn report(&mut self, what: LaneNews) -> Result<(), Gone> {
+        self.reports.send(LaneReport { sink: self.sink, what }).await.map_err(|_| Gone)
+    }
+}
+
+/// A number in 0..1 for jitter: the place of a fresh hash key needs no generator and no seed.
+pub(crate) fn random() -> f64 {
+    use std::hash::{BuildHasher, Hasher};
+    let bits = std::hash::RandomState::new().build_hasher().finish();
+    (bits >> 11) as f64 / (1_u64 << 53) as f64
+}

@@ -1,0 +1,691 @@
+//! The one loop. A batch goes one way, a watermark comes back.
+//!
+//! ```text
+//!            fill              cut                     send                receipt
+//!  Source ─────────► builder ───────► Arc<Batch> ───────────► lane ─────────────────┐
+//!    ▲                                                                              │ delivered(sink, seq)
+//!    │ Released                save (always before release)                         ▼
+//!    └───────────── saved ◄──────────── store ◄───────────── safe ◄──────────── Progress
+//! ```
+//!
+//! The loop awaits one closed enum, [`Happening`], changes what it holds accordingly, and then does what has become
+//! due: cut a batch, save a checkpoint, sample the measurements. It never waits for a sink or the store itself, so a command
+//! or a source's fault is seen at once whatever hangs.
+//!
+//! **Why nothing is lost.** A place is released to the source only by [`saving`], after the store has answered; it is
+//! saved only when [`Progress`] calls it safe; it is safe only when every batch up to it is delivered as the policy asks;
+//! and every event read before it is in one of those batches, because the builder takes places and events in one order.
+//! When the source breaks, the unfinished transaction in the builder is rolled back and read again from its start.
+
+mod measure;
+mod saving;
+
+use crate::handle::{Command, Handle};
+use crate::lane::{Lane, LaneNews, LaneReport, LaneSettings, random};
+use crate::memory::{Holder, MemoryBudget};
+use crate::progress::Progress;
+use crate::spec::PipelineSpec;
+use crate::status::{Phase, State, Status, Trouble};
+use deltaforge_core::batch::{BatchBuilder, Limits};
+use deltaforge_core::checkpoint::{Lease, StateStore};
+use deltaforge_core::metrics::PipelineMetrics;
+use deltaforge_core::metrics::{Reason, Stage, Trigger};
+use deltaforge_core::position::{End, Releaser};
+use deltaforge_core::schema::SchemaLog;
+use deltaforge_core::sink::SinkContext;
+use deltaforge_core::source::{Fill, Opened, Source, SourceContext, SourceStats};
+use deltaforge_core::task::spawn;
+use deltaforge_core::{Batch, Checkpoint, Class, Fault, Released, clock};
+use futures_util::future::BoxFuture;
+use measure::Measure;
+use saving::Saving;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+/// How often the loop looks around when nothing happens.
+const TICK: Duration = Duration::from_millis(250);
+/// Batches that may wait in front of a lane that the policy does not wait for.
+const BACKLOG: usize = 1024;
+/// A batch that no sink acknowledges for so long is trouble, and the status says so.
+const STALLED_AFTER: Duration = Duration::from_secs(4);
+
+/// The component name of the source in troubles.
+const SOURCE: &str = "source";
+/// The component name of the state store in troubles.
+const STATE: &str = "state";
+
+/// Starts a pipeline in a task of its own; connections are made, and fail, in there.
+pub fn start(
+    spec: PipelineSpec,
+    store: Arc<dyn StateStore>,
+    memory: &MemoryBudget,
+    metrics: Arc<PipelineMetrics>,
+) -> Handle {
+    let (commands, command_queue) = mpsc::channel(8);
+    let status = Status { started_ms: Some(clock::unix_millis()), ..Status::new() };
+    let (said, listened) = watch::channel(status);
+    let memory = memory.holder();
+    let work = run(spec, store, memory, metrics, command_queue, said);
+    Handle { commands, status: listened, task: Some(spawn("pipeline", work)) }
+}
+
+/// Takes the checkpoint over, runs the loop, and says how it ended.
+async fn run(
+    spec: PipelineSpec,
+    store: Arc<dyn StateStore>,
+    memory: Holder,
+    metrics: Arc<PipelineMetrics>,
+    mut commands: mpsc::Receiver<Command>,
+    said: watch::Sender<Status>,
+) {
+    let name = spec.name.clone();
+    tracing::info!(pipeline = name, "starting");
+    let ended = match saving::take_over(&spec, store.as_ref(), &mut commands, &said).await {
+        Ok(Some((lease, schemas))) => {
+            let mut running = Loop::new(spec, store, memory, metrics, commands, said.clone(), lease, schemas);
+            let ended = running.run().await;
+            Box::pin(running.close(ended.is_ok())).await;
+            ended
+        }
+        Ok(None) => Ok(()),
+        Err(failure) => Err(failure),
+    };
+    let state = match &ended {
+        Ok(()) => State::Stopped,
+        Err(_) => State::Failed,
+    };
+    match &ended {
+        Ok(()) => tracing::info!(pipeline = name, "stopped"),
+        Err(Failure { fault, component }) => {
+            tracing::error!(pipeline = name, component, code = fault.code(), "failed: {fault}");
+        }
+    }
+    said.send_modify(|status| {
+        status.state = state;
+        status.phase = Phase::Idle;
+        status.note = None;
+        status.trouble = ended.err().map(|f| Trouble::of(&f.fault, &f.component));
+    });
+}
+
+/// Why a pipeline cannot go on.
+struct Failure {
+    fault: Fault,
+    component: String,
+}
+
+impl Failure {
+    fn of(fault: Fault, component: &str) -> Failure {
+        Failure { fault, component: component.into() }
+    }
+}
+
+/// Everything that can happen to a running pipeline.
+enum Happening {
+    /// An operator asks.
+    Command(Command),
+    /// A sink reports.
+    Lane(LaneReport),
+    /// A save has ended.
+    Saved(saving::Saved),
+    /// The source is open, or not.
+    Opened(Result<Opened, Fault>),
+    /// The source has filled what it had.
+    Filled(Result<Fill, Fault>),
+    /// It is time to open the source again.
+    Reopen,
+    /// Time has passed.
+    Tick,
+}
+
+/// Where the source is.
+enum Reading {
+    Opening(BoxFuture<'static, Result<Opened, Fault>>),
+    Open(Box<dyn Source>),
+    /// Broken; opened again then.
+    Waiting(Instant),
+    /// At its end.
+    Ended,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Running,
+    Paused,
+    /// No more reading; the rest is delivered and saved.
+    Draining,
+}
+
+/// A batch that some sink may still hold.
+struct Held {
+    seq: deltaforge_core::BatchSeq,
+    batch: Arc<Batch>,
+    bytes: u64,
+    cut_at: Instant,
+    trigger: Trigger,
+}
+
+struct Loop {
+    spec: PipelineSpec,
+    metrics: Arc<PipelineMetrics>,
+    memory: Holder,
+    commands: mpsc::Receiver<Command>,
+    said: watch::Sender<Status>,
+    reading: Reading,
+    /// Failed attempts to open the source, or breaks, since it last gave something.
+    source_attempts: u32,
+    builder: BatchBuilder,
+    /// The source had nothing more when it was last asked.
+    idle: bool,
+    /// When the oldest event in the builder came.
+    first_event_at: Option<Instant>,
+    lanes: Vec<Lane>,
+    reports: mpsc::Receiver<LaneReport>,
+    progress: Progress,
+    /// Oldest first.
+    held: VecDeque<Held>,
+    held_bytes: u64,
+    saving: Saving,
+    schemas: Arc<SchemaLog>,
+    releaser: Releaser,
+    released: Released,
+    stats: Arc<SourceStats>,
+    mode: Mode,
+    /// By component.
+    troubles: BTreeMap<String, Trouble>,
+    measure: Measure,
+}
+
+impl Loop {
+    #[allow(clippy::too_many_arguments)] // Called once; each is a different thing.
+    fn new(
+        spec: PipelineSpec,
+        store: Arc<dyn StateStore>,
+        memory: Holder,
+        metrics: Arc<PipelineMetrics>,
+        commands: mpsc::Receiver<Command>,
+        said: watch::Sender<Status>,
+        lease: Lease,
+        schemas: Arc<SchemaLog>,
+    ) -> Loop {
+        let resume = lease.checkpoint.as_ref();
+        let end = resume.map(|c| End { position: c.position.clone(), events_done: c.events_done });
+        let required = spec.sinks.iter().map(|s| s.required()).collect();
+        let progress = Progress::new(spec.commit_policy, required, end);
+        let limits = Limits {
+            max_events: spec.batch.max_events,
+            max_bytes: spec.batch.max_bytes,
+            respect_source_tx: spec.batch.respect_source_tx,
+        };
+        let events_done = resume.map_or(0, |c| c.events_done);
+        let builder = BatchBuilder::new(limits, resume.map(|c| &c.position), events_done);
+        let (releaser, released) = Released::new(resume.map(|c| c.position.clone()));
+        said.send_modify(|status| status.checkpoint = resume.cloned());
+        let (report_to, reports) = mpsc::channel(64);
+        let context = SinkContext {
+            pipeline: spec.name.clone(),
+            tenant: spec.tenant.clone(),
+            source: spec.source.info().clone(),
+        };
+        let lanes = (spec.sinks.iter().enumerate())
+            .map(|(sink, plan)| {
+                let settings = LaneSettings {
+                    sink,
+                    plan: plan.clone(),
+                    context: context.clone(),
+                    epoch: lease.epoch,
+                    waited_for: progress.waits_for(sink),
+                    window: spec.batch.max_inflight,
+                    backlog: BACKLOG,
+                };
+                Lane::start(settings, report_to.clone())
+            })
+            .collect();
+        let measure = Measure::new(&spec, metrics.clone());
+        let mut running = Loop {
+            saving: Saving::new(store, lease.epoch),
+            spec,
+            metrics,
+            memory,
+            commands,
+            said,
+            reading: Reading::Ended,
+            source_attempts: 0,
+            builder,
+            idle: false,
+            first_event_at: None,
+            lanes,
+            reports,
+            progress,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            schemas,
+            releaser,
+            released,
+            stats: Arc::new(SourceStats::default()),
+            mode: Mode::Running,
+            troubles: BTreeMap::new(),
+            measure,
+        };
+        running.open_source();
+        running
+    }
+
+    /// Runs until stopped or failed.
+    async fn run(&mut self) -> Result<(), Failure> {
+        loop {
+            let happening = self.next().await;
+            self.handle(happening)?;
+            self.cut_what_is_due();
+            self.save_what_is_due();
+            self.measure_what_is_due();
+            if self.is_drained() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn next(&mut self) -> Happening {
+        let may_fill = self.may_fill();
+        let wake = self.wake_at();
+        let Loop { reading, builder, commands, reports, saving, .. } = self;
+        let reading = async {
+            match reading {
+                Reading::Opening(opening) => Happening::Opened(opening.await),
+                Reading::Waiting(until) => {
+                    tokio::time::sleep_until(*until).await;
+                    Happening::Reopen
+                }
+                Reading::Open(source) if may_fill => Happening::Filled(source.fill(builder).await),
+                Reading::Open(_) | Reading::Ended => std::future::pending().await,
+            }
+        };
+        // What frees batches and steers comes before what makes more of them. Every branch is cancel-safe.
+        tokio::select! {
+            biased;
+            Some(command) = commands.recv() => Happening::Command(command),
+            Some(report) = reports.recv() => Happening::Lane(report),
+            saved = saving.ended() => Happening::Saved(saved),
+            () = tokio::time::sleep_until(wake) => Happening::Tick,
+            happening = reading => happening,
+        }
+    }
+
+    /// The builder takes more while it is not full, nobody has paused, and memory allows.
+    fn may_fill(&self) -> bool {
+        self.mode == Mode::Running && !self.builder.is_full() && self.has_memory()
+    }
+
+    /// At the ceiling the source waits; a single transaction or row above it still passes, alone.
+    fn has_memory(&self) -> bool {
+        let full = self.memory.held() >= self.spec.memory_limit || self.memory.is_exhausted();
+        !full || (self.progress.in_flight() == 0 && self.builder.is_empty())
+    }
+
+    fn wake_at(&self) -> Instant {
+        let mut at = self.measure.next_tick();
+        if let Some(save_at) = self.saving.due(&self.progress) {
+            at = at.min(save_at);
+        }
+        if let (Some(first), true) = (self.first_event_at, self.has_free_slot()) {
+            at = at.min(first + self.spec.batch.max_wait);
+        }
+        at.max(Instant::now())
+    }
+
+    fn handle(&mut self, happening: Happening) -> Result<(), Failure> {
+        match happening {
+            Happening::Command(Command::Pause) => self.set_mode(Mode::Paused),
+            Happening::Command(Command::Resume) => self.set_mode(Mode::Running),
+            Happening::Command(Command::Stop) => self.set_mode(Mode::Draining),
+            Happening::Lane(report) => self.take_report(report)?,
+            Happening::Saved(saved) => self.take_saved(saved)?,
+            Happening::Opened(Ok(opened)) => self.take_source(opened),
+            Happening::Filled(Ok(fill)) => self.take_fill(fill),
+            Happening::Opened(Err(fault)) | Happening::Filled(Err(fault)) => self.source_broke(fault)?,
+            Happening::Reopen => self.open_source(),
+            Happening::Tick => {}
+        }
+        Ok(())
+    }
+
+    fn set_mode(&mut self, mode: Mode) {
+        if self.mode == Mode::Draining || self.mode == mode {
+            return;
+        }
+        tracing::info!(
+            pipeline = self.spec.name,
+            "{}",
+            match mode {
+                Mode::Running => "resumed",
+                Mode::Paused => "paused",
+                Mode::Draining => "draining",
+            }
+        );
+        self.mode = mode;
+        self.say();
+    }
+
+    /// Begins to open the source where the builder stands, or the checkpoint, or nowhere.
+    fn open_source(&mut self) {
+        let checkpoint = self.builder.position().map(|position| Checkpoint {
+            source_id: self.spec.source.id().into(),
+            pipeline: self.spec.name.clone(),
+            position,
+            events_done: 0,
+            version: 0,
+            saved_ms: 0,
+            sinks: Vec::new(),
+        });
+        let context = SourceContext {
+            pipeline: self.spec.name.clone(),
+            resume: checkpoint,
+            released: self.released.clone(),
+            schemas: self.schemas.clone(),
+            stats: self.stats.clone(),
+        };
+        let plan = self.spec.source.clone();
+        self.reading = Reading::Opening(Box::pin(async move { plan.open(context).await }));
+    }
+
+    fn take_source(&mut self, opened: Opened) {
+        if self.source_attempts > 0 {
+            self.metrics.source_reconnected();
+        }
+        if self.builder.position().is_none() {
+            // The first start ever: the place is saved before anything else, so that no restart chooses it anew.
+            let start = opened.start;
+            self.builder.advance(|json| json.extend_from_slice(start.as_json().as_bytes()));
+        }
+        self.reading = Reading::Open(opened.source);
+        self.clear_trouble(SOURCE);
+        self.said.send_if_modified(|status| {
+            let first = status.phase == Phase::Starting;
+            if first {
+                status.phase = Phase::Streaming;
+            }
+            first
+        });
+        self.say();
+    }
+
+    fn take_fill(&mut self, fill: Fill) {
+        self.source_attempts = 0;
+        self.idle = fill == Fill::Idle;
+        if fill == Fill::End {
+            self.reading = Reading::Ended;
+            self.set_mode(Mode::Draining);
+        }
+        if self.builder.is_empty() {
+            self.first_event_at = None;
+        } else if self.first_event_at.is_none() {
+            self.first_event_at = Some(Instant::now());
+        }
+        self.count_memory();
+    }
+
+    /// The connection is gone: the open transaction will be read again, from its start.
+    fn source_broke(&mut self, fault: Fault) -> Result<(), Failure> {
+        self.metrics.source_error(fault.kind_of());
+        self.builder.rollback();
+        self.source_attempts += 1;
+        let retry = self.spec.source.retry();
+        if !fault.is_retry() || !retry.allows_another(self.source_attempts) {
+            self.reading = Reading::Ended;
+            return Err(Failure::of(fault, SOURCE));
+        }
+        let pause = retry.pause(self.source_attempts, random());
+        tracing::warn!(
+            pipeline = self.spec.name,
+            source_id = self.spec.source.id(),
+            attempt = self.source_attempts,
+            sleep_ms = pause.as_millis() as u64,
+            code = fault.code(),
+            reason = fault.message(),
+            "the source is away"
+        );
+        self.reading = Reading::Waiting(Instant::now() + pause);
+        self.set_trouble(SOURCE, &fault);
+        Ok(())
+    }
+
+    fn take_report(&mut self, report: LaneReport) -> Result<(), Failure> {
+        let LaneReport { sink, what } = report;
+        let Some(plan) = self.spec.sinks.get(sink) else { return Ok(()) };
+        let (id, metrics) = (plan.id().to_string(), self.metrics.clone());
+        let Some(counted) = metrics.sink(sink) else { return Ok(()) };
+        match what {
+            LaneNews::Connected => self.clear_trouble(&id),
+            LaneNews::Delivered { seq, events, bytes, took } => {
+                counted.batch_delivered(events, bytes, took);
+                if let Some(ts_us) =
+                    self.held.iter().find(|h| h.seq == seq).and_then(|h| h.batch.first_ts_us())
+                {
+                    let since_commit = (clock::unix_micros() - ts_us).max(0) as u64;
+                    counted.end_to_end(Duration::from_micros(since_commit));
+                }
+                self.clear_trouble(&id);
+                let settled = self.progress.delivered(sink, seq);
+                self.settled(&settled);
+            }
+            LaneNews::GivenUp { seq, events } => {
+                counted.given_up(events);
+                let settled = self.progress.given_up(sink, seq);
+                self.settled(&settled);
+            }
+            LaneNews::EventGivenUp => counted.given_up(1),
+            LaneNews::Troubled { fault, attempt, pause } => {
+                counted.failed(fault.kind_of());
+                counted.retried();
+                if matches!(fault.kind_of(), deltaforge_core::fault::Kind::Connect) {
+                    counted.reconnected();
+                }
+                self.metrics.batch_commit_failed();
+                tracing::warn!(
+                    pipeline = self.spec.name,
+                    sink_id = id,
+                    attempt,
+                    sleep_ms = pause.as_millis() as u64,
+                    code = fault.code(),
+                    reason = fault.message(),
+                    "a delivery failed"
+                );
+                self.set_trouble(&id, &fault);
+            }
+            LaneNews::Failed(fault) => {
+                counted.failed(fault.kind_of());
+                return Err(Failure::of(fault, &id));
+            }
+        }
+        Ok(())
+    }
+
+    fn settled(&mut self, settled: &[crate::progress::Settled]) {
+        for batch in settled {
+            self.metrics.batch_committed();
+            self.measure.delivered_events += batch.events;
+            if let Some(held) = self.held.iter().find(|h| h.seq == batch.seq) {
+                self.metrics.stage(Stage::Sink, held.trigger, held.cut_at.elapsed());
+            }
+        }
+        self.let_go();
+    }
+
+    /// Batches that nobody else holds any more are gone; the newest one's memory serves the next batch.
+    fn let_go(&mut self) {
+        while let Some(held) = self.held.front() {
+            if Arc::strong_count(&held.batch) > 1
+                || held.seq.0 > self.measure.last_seq - self.progress.in_flight() as u64
+            {
+                break;
+            }
+            let Some(Held { batch, bytes, .. }) = self.held.pop_front() else { break };
+            self.held_bytes -= bytes;
+            if let Ok(batch) = Arc::try_unwrap(batch) {
+                self.builder.recycle(batch);
+            }
+        }
+        self.count_memory();
+    }
+
+    fn count_memory(&mut self) {
+        self.memory.set(self.held_bytes + self.builder.memory_bytes() as u64);
+    }
+
+    fn has_free_slot(&self) -> bool {
+        // With a store that cannot be written nothing would ever be released: delivering on would only grow the replay.
+        self.progress.in_flight() < self.spec.batch.max_inflight && !self.troubles.contains_key(STATE)
+    }
+
+    fn cut_what_is_due(&mut self) {
+        while self.has_free_slot()
+            && let Some(trigger) = self.due_cut()
+            && let Some(batch) = self.builder.cut()
+        {
+            self.send(batch, trigger);
+            self.first_event_at = (!self.builder.is_empty()).then(Instant::now);
+        }
+        if let Some(position) = self.builder.take_advance() {
+            self.progress.advance(End { position, events_done: 0 });
+        }
+    }
+
+    /// Why a batch is to be cut now: it is full, the source has nothing more, its first event has waited, or the pipeline drains.
+    fn due_cut(&self) -> Option<Trigger> {
+        if self.mode == Mode::Paused || !self.builder.can_cut() {
+            return None;
+        }
+        let waited = self.first_event_at.is_some_and(|at| at.elapsed() >= self.spec.batch.max_wait);
+        match () {
+            () if self.mode == Mode::Draining => Some(Trigger::Shutdown),
+            () if self.builder.is_full() => Some(Trigger::Limits),
+            () if waited => Some(Trigger::Timer),
+            () if self.idle || !self.has_memory() => Some(Trigger::Idle),
+            () => None,
+        }
+    }
+
+    fn send(&mut self, batch: Batch, trigger: Trigger) {
+        let events = batch.len() as u64;
+        let trigger = if batch.end().is_none() { Trigger::TxPart } else { trigger };
+        self.measure.cut(&batch);
+        let (bytes, first_ts_us) = (batch.memory_bytes() as u64, batch.first_ts_us().unwrap_or(0));
+        let seq = self.progress.cut(events, first_ts_us, batch.end().cloned());
+        self.measure.last_seq = seq.0;
+        let batch = Arc::new(batch);
+        // Batches that only slow sinks outside the policy hold may fill half of the memory, no more.
+        let crowded = self.held_bytes > self.spec.memory_limit / 2;
+        for (sink, lane) in self.lanes.iter().enumerate() {
+            let wanted = !crowded || self.progress.waits_for(sink);
+            let job = crate::lane::Job { seq, batch: batch.clone() };
+            if wanted && lane.send(job) {
+                continue;
+            }
+            // A lane that the policy waits for has room for all batches in flight; if it has ended, its report is on the way.
+            if !self.progress.waits_for(sink)
+                || matches!(self.spec.commit_policy, crate::spec::CommitPolicy::Quorum(_))
+            {
+                if let Some(counted) = self.metrics.sink(sink) {
+                    counted.given_up(events);
+                }
+                self.progress.given_up(sink, seq);
+            }
+        }
+        self.held_bytes += bytes;
+        self.held.push_back(Held { seq, batch, bytes, cut_at: Instant::now(), trigger });
+        self.count_memory();
+    }
+
+    fn is_drained(&self) -> bool {
+        self.mode == Mode::Draining
+            && self.progress.in_flight() == 0
+            && !self.builder.can_cut()
+            && !self.saving.is_running()
+            && self.progress.unsaved().is_none()
+    }
+
+    /// Closes everything. After a failure what is safe is saved first, once, unless another owner has taken over.
+    async fn close(mut self, drained: bool) {
+        if !drained {
+            self.save_once().await;
+        }
+        if let Reading::Open(source) = self.reading {
+            source.close().await;
+        }
+        if drained {
+            for lane in self.lanes {
+                let _closed = lane.close().await;
+            }
+        }
+    }
+
+    fn set_trouble(&mut self, component: &str, fault: &Fault) {
+        let same = |t: &Trouble| t.code == fault.code() && t.message == fault.message();
+        if self.troubles.get(component).is_some_and(same) {
+            return;
+        }
+        self.troubles.insert(component.into(), Trouble::of(fault, component));
+        self.say();
+    }
+
+    fn clear_trouble(&mut self, component: &str) {
+        if self.troubles.remove(component).is_some() {
+            tracing::info!(pipeline = self.spec.name, component, "recovered");
+            self.say();
+        }
+    }
+
+    /// Publishes state, phase and trouble.
+    fn say(&mut self) {
+        let (mode, trouble) = (self.mode, self.present_trouble());
+        let open = matches!(self.reading, Reading::Open(_));
+        let note = self.stats.current_note();
+        self.said.send_if_modified(|status| {
+            let before = status.clone();
+            status.state = if mode == Mode::Paused { State::Paused } else { State::Running };
+            status.phase = match mode {
+                Mode::Paused => Phase::Idle,
+                Mode::Draining => Phase::Draining,
+                Mode::Running if trouble.is_some() => Phase::Retrying,
+                Mode::Running if open => Phase::Streaming,
+                Mode::Running => Phase::Starting,
+            };
+            status.trouble = trouble;
+            status.note = note;
+            *status != before
+        });
+    }
+
+    /// The trouble that holds the pipeline up: the store first, then a sink that is waited for, the source, any other sink.
+    fn present_trouble(&self) -> Option<Trouble> {
+        let waited_for = |id: &str| {
+            let sink = self.spec.sinks.iter().position(|s| s.id() == id);
+            sink.is_some_and(|sink| self.progress.waits_for(sink))
+        };
+        let rank = |component: &str| match component {
+            STATE => 0,
+            SOURCE => 2,
+            id if waited_for(id) => 1,
+            _ => 3,
+        };
+        self.troubles.values().min_by_key(|t| rank(&t.component)).cloned()
+    }
+
+    /// Why the source is not asked, if it is not.
+    fn waits_because(&self) -> Option<Reason> {
+        match (self.mode, &self.reading) {
+            (Mode::Paused, _) => Some(Reason::Pause),
+            (Mode::Running, Reading::Open(_)) if !self.has_memory() => Some(Reason::Memory),
+            (Mode::Running, Reading::Open(_)) if self.builder.is_full() => Some(Reason::Sink),
+            _ => None,
+        }
+    }
+}
+
+/// A fault that no retry mends.
+fn is_final(fault: &Fault) -> bool {
+    fault.class() != Class::Retry
+}

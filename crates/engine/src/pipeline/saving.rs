@@ -1,0 +1,217 @@
+//! Saving checkpoints: one at a time, in its own task, grouped; and only then releasing.
+
+use super::{Command, Failure, Loop, STATE, is_final};
+use crate::lane::random;
+use crate::progress::Progress;
+use crate::spec::PipelineSpec;
+use crate::status::{Phase, Status, Trouble};
+use deltaforge_core::checkpoint::{Checkpoint, Lease, SinkProgress, StateStore};
+use deltaforge_core::config::RetryPolicy;
+use deltaforge_core::metrics::{Stage, Trigger};
+use deltaforge_core::position::{End, Epoch};
+use deltaforge_core::schema::SchemaLog;
+use deltaforge_core::task::{Task, spawn};
+use deltaforge_core::{Fault, clock};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+/// Saves are grouped: between two of them lies at least this, so that no batch pays for an fsync.
+const INTERVAL: Duration = Duration::from_millis(200);
+/// How a store that cannot be reached is tried again.
+const RETRY: RetryPolicy = RetryPolicy { initial_ms: 200, max_ms: 10_000, jitter: 0.2, max_attempts: 0 };
+
+/// How a save went.
+pub(super) struct Saved {
+    end: End,
+    covered_events: u64,
+    schemas: usize,
+    checkpoint: Checkpoint,
+    result: Result<(u64, u64), Fault>,
+    took: Duration,
+}
+
+/// The save in progress and the time of the next.
+pub(super) struct Saving {
+    store: Arc<dyn StateStore>,
+    epoch: Epoch,
+    task: Option<Task<Saved>>,
+    not_before: Instant,
+    failed: u32,
+    last_ok: Instant,
+}
+
+impl Saving {
+    pub(super) fn new(store: Arc<dyn StateStore>, epoch: Epoch) -> Saving {
+        let now = Instant::now();
+        Saving { store, epoch, task: None, not_before: now, failed: 0, last_ok: now }
+    }
+
+    pub(super) fn is_running(&self) -> bool {
+        self.task.is_some()
+    }
+
+    /// When the next save is due; `None` when there is nothing to save or one is running.
+    pub(super) fn due(&self, progress: &Progress) -> Option<Instant> {
+        (self.task.is_none() && progress.unsaved().is_some()).then_some(self.not_before)
+    }
+
+    /// Waits for the running save; pends when there is none. Cancel-safe.
+    pub(super) async fn ended(&mut self) -> Saved {
+        let Some(task) = &mut self.task else { return std::future::pending().await };
+        match task.await {
+            Ok(saved) => {
+                self.task = None;
+                saved
+            }
+            // The task was aborted with the runtime: nothing more will happen.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Time since the last save that succeeded.
+    pub(super) fn age(&self) -> Duration {
+        self.last_ok.elapsed()
+    }
+}
+
+/// Takes the checkpoint over and loads the schemas; tries for ever what may pass. `None` when a stop was asked for meanwhile.
+pub(super) async fn take_over(
+    spec: &PipelineSpec,
+    store: &dyn StateStore,
+    commands: &mut mpsc::Receiver<Command>,
+    said: &watch::Sender<Status>,
+) -> Result<Option<(Lease, Arc<SchemaLog>)>, Failure> {
+    let mut attempt = 0;
+    loop {
+        let taken = async {
+            let lease = store.acquire(spec.source.id(), &spec.name).await?;
+            let records = store.schemas(spec.source.id()).await?;
+            Ok::<_, Fault>((lease, Arc::new(SchemaLog::new(records))))
+        };
+        let fault = match taken.await {
+            Ok(taken) => return Ok(Some(taken)),
+            Err(fault) if is_final(&fault) => return Err(Failure::of(fault, STATE)),
+            Err(fault) => fault,
+        };
+        attempt += 1;
+        let pause = RETRY.pause(attempt, random());
+        tracing::warn!(
+            pipeline = spec.name,
+            attempt,
+            code = fault.code(),
+            reason = fault.message(),
+            "the state store is away"
+        );
+        said.send_modify(|status| {
+            status.phase = Phase::Retrying;
+            status.trouble = Some(Trouble::of(&fault, STATE));
+        });
+        tokio::select! {
+            command = commands.recv() => if matches!(command, Some(Command::Stop) | None) {
+                return Ok(None);
+            },
+            () = tokio::time::sleep(pause) => {}
+        }
+        said.send_modify(|status| status.trouble = None);
+    }
+}
+
+impl Loop {
+    /// Starts a save when one is due.
+    pub(super) fn save_what_is_due(&mut self) {
+        if self.saving.due(&self.progress).is_some_and(|at| at <= Instant::now()) {
+            self.start_save();
+        }
+    }
+
+    fn start_save(&mut self) {
+        let Some(end) = self.progress.unsaved().cloned() else { return };
+        let now_ms = clock::unix_millis();
+        let sink_progress = |(sink, plan): (usize, &Arc<dyn deltaforge_core::sink::SinkPlan>)| {
+            let end = self.progress.sink_end(sink)?;
+            Some(SinkProgress {
+                sink: plan.id().into(),
+                position: end.position.clone(),
+                delivered_ms: now_ms,
+            })
+        };
+        let checkpoint = Checkpoint {
+            source_id: self.spec.source.id().into(),
+            pipeline: self.spec.name.clone(),
+            position: end.position.clone(),
+            events_done: end.events_done,
+            version: 0,
+            saved_ms: now_ms,
+            sinks: self.spec.sinks.iter().enumerate().filter_map(sink_progress).collect(),
+        };
+        let (store, epoch) = (self.saving.store.clone(), self.saving.epoch);
+        let schemas = self.schemas.unsaved();
+        let covered_events = self.progress.unsaved_events();
+        let begun = Instant::now();
+        self.saving.task = Some(spawn("checkpoint save", async move {
+            // Schemas first: a checkpoint never covers rows whose schema number is not stored.
+            let result = async {
+                if !schemas.is_empty() {
+                    store.append_schemas(&checkpoint.source_id, &schemas, epoch).await?;
+                }
+                let version = store.save(&checkpoint, epoch).await?;
+                Ok((version, store.size_bytes(&checkpoint.source_id).await.unwrap_or(0)))
+            };
+            let result = result.await;
+            Saved { end, covered_events, schemas: schemas.len(), checkpoint, result, took: begun.elapsed() }
+        }));
+    }
+
+    pub(super) fn take_saved(&mut self, saved: Saved) -> Result<(), Failure> {
+        let Saved { end, covered_events, schemas, mut checkpoint, result, took } = saved;
+        match result {
+            Ok((version, size_bytes)) => {
+                self.saving.failed = 0;
+                self.saving.last_ok = Instant::now();
+                self.saving.not_before = self.saving.last_ok + INTERVAL;
+                self.schemas.mark_saved(schemas);
+                self.progress.saved(end.clone(), covered_events);
+                // The one place that releases, and it lies behind the store's answer.
+                self.releaser.release(end.position);
+                self.metrics.checkpoint_saved(size_bytes);
+                self.metrics.stage(Stage::Commit, Trigger::Timer, took);
+                checkpoint.version = version;
+                self.said.send_modify(|status| status.checkpoint = Some(checkpoint));
+                self.clear_trouble(STATE);
+                Ok(())
+            }
+            Err(fault) if is_final(&fault) => Err(Failure::of(fault, STATE)),
+            Err(fault) => {
+                self.metrics.checkpoint_failed();
+                self.saving.failed += 1;
+                let pause = RETRY.pause(self.saving.failed, random());
+                self.saving.not_before = Instant::now() + pause;
+                tracing::warn!(
+                    pipeline = self.spec.name,
+                    attempt = self.saving.failed,
+                    sleep_ms = pause.as_millis() as u64,
+                    code = fault.code(),
+                    reason = fault.message(),
+                    "the checkpoint cannot be saved"
+                );
+                self.set_trouble(STATE, &fault);
+                Ok(())
+            }
+        }
+    }
+
+    /// One last attempt, for what is safe when the pipeline fails. A fenced owner's save is refused by the store.
+    pub(super) async fn save_once(&mut self) {
+        if self.saving.is_running() {
+            let saved = self.saving.ended().await;
+            let _failed_already = self.take_saved(saved);
+        }
+        if self.progress.unsaved().is_some() && !self.troubles.contains_key(STATE) {
+            self.start_save();
+            let saved = self.saving.ended().await;
+            let _failed_already = self.take_saved(saved);
+        }
+    }
+}

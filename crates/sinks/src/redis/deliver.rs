@@ -1,0 +1,407 @@
+//! Delivery to one server.
+//!
+//! **A batch is one transaction, and its `EXEC` waits for the acknowledgement of the batch before it.**
+//!
+//! ```text
+//! we      MULTI XADD… EXEC₁  MULTI XADD XADD XADD …      EXEC₂  MULTI XADD …
+//! Redis                    └ executes 1, queues 2 …  ids₁ ┘   └ executes 2 …
+//! ```
+//!
+//! So encoding, sending and queueing of a batch overlap with the work on the one before it, and yet nothing of it can take
+//! effect while the fate of the one before is open: a connection that ends before `EXEC` leaves nothing behind. After any fault
+//! the stream therefore ends with a whole number of batches, in order, and delivering again from the first one without a receipt
+//! repeats at most one of them, whole. (Sending `EXEC₂` at once would let batch 2 stand in the stream before batch 1 when
+//! batch 1 was refused for want of memory that is there a moment later.)
+//!
+//! Two parties: `deliver` writes; a task reads replies, watches the time and resolves receipts. The task is the only one that
+//! decides that something failed; it publishes the fault in `outcome`, and everybody who waits looks there.
+
+use super::connection::Connection;
+use super::entry::{Entries, Written, too_large};
+use super::error::{broken, malformed, reply_fault, timed_out};
+use super::replies::{Progress, Replies};
+use super::resp::{self, Value};
+use async_trait::async_trait;
+use deltaforge_core::sink::{Delivered, Delivery, Receipt, Sink};
+use deltaforge_core::task::{Task, spawn};
+use deltaforge_core::{Batch, Event, EventId, Fault};
+use deltaforge_net::address::Address;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+/// How much is encoded before it is written: large enough that calls do not count, small enough that a huge batch takes
+/// no memory of its own and Redis begins early.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Streams whose kind was looked at are remembered, up to this many.
+const KNOWN_STREAMS: usize = 10_000;
+const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
+
+/// An open sink on one connection.
+pub(super) struct RedisSink {
+    address: Address,
+    writer: Box<dyn AsyncWrite + Send + Unpin>,
+    longest_bulk: usize,
+    entries: Entries,
+    out: Vec<u8>,
+    known_streams: HashSet<Vec<u8>>,
+    /// Transactions begun.
+    begun: u64,
+    /// Set while a delivery is under way: still set at the next one, the delivery was cancelled halfway.
+    midway: bool,
+    questions: mpsc::Sender<Question>,
+    outcome: watch::Receiver<Outcome>,
+    written: Arc<AtomicU64>,
+    reader: Task<()>,
+}
+
+/// What the reader has seen so far.
+#[derive(Debug, Default)]
+struct Outcome {
+    /// Transactions acknowledged.
+    acknowledged: u64,
+    fault: Option<Fault>,
+}
+
+/// Something that replies are to come for, in the order in which it was written.
+enum Question {
+    Transaction {
+        entries: usize,
+        done: oneshot::Sender<Result<Delivered, Fault>>,
+        sent: Arc<Sent>,
+    },
+    /// Single commands.
+    Calls {
+        count: usize,
+        answers: oneshot::Sender<Vec<Value>>,
+    },
+}
+
+/// What is known of a transaction once it is written.
+#[derive(Default)]
+struct Sent {
+    payload_bytes: AtomicU64,
+    largest: std::sync::Mutex<(usize, EventId)>,
+}
+
+/// How long the reader waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// For the next sign of life.
+    pub(super) send: Duration,
+    /// For a whole batch.
+    pub(super) batch: Duration,
+}
+
+impl RedisSink {
+    pub(super) fn new(connection: Connection, entries: Entries, patience: Patience) -> RedisSink {
+        let Connection { address, replies, writer, longest_bulk, .. } = connection;
+        let (questions, asked) = mpsc::channel(4);
+        let (publish, outcome) = watch::channel(Outcome::default());
+        let written = Arc::new(AtomicU64::new(0));
+        let reader = Reader { address: address.clone(), replies, patience, written: written.clone() };
+        let reader = spawn("redis reader", reader.run(asked, publish));
+        RedisSink {
+            address,
+            writer,
+            longest_bulk,
+            entries,
+            out: Vec::with_capacity(2 * CHUNK_BYTES),
+            known_streams: HashSet::new(),
+            begun: 0,
+            midway: false,
+            questions,
+            outcome,
+            written,
+            reader,
+        }
+    }
+
+    /// The fault that ended the reader; waits for it.
+    async fn failed(outcome: &mut watch::Receiver<Outcome>, address: &Address) -> Fault {
+        match outcome.wait_for(|outcome| outcome.fault.is_some()).await.map(|outcome| outcome.fault.clone()) {
+            Ok(Some(fault)) => fault,
+            _ => Fault::bug("redis.reader_ended", format!("the reader of {address} ended without a fault")),
+        }
+    }
+
+    /// Waits until everything written before is acknowledged.
+    async fn settled(&mut self, transactions: u64) -> Result<(), Fault> {
+        let settled = |o: &Outcome| o.fault.is_some() || o.acknowledged >= transactions;
+        let fault = match self.outcome.wait_for(settled).await {
+            Ok(outcome) => outcome.fault.clone(),
+            Err(_) => Some(Fault::bug("redis.reader_ended", "the reader ended without a fault")),
+        };
+        fault.map_or(Ok(()), Err)
+    }
+
+    /// Writes what is in `out`, unless the reader finds that the connection is dead.
+    async fn flush(&mut self) -> Result<(), Fault> {
+        let RedisSink { address, writer, out, outcome, written, .. } = self;
+        let write = async {
+            let mut rest = out.as_slice();
+            while !rest.is_empty() {
+                let count = writer.write(rest).await?;
+                if count == 0 {
+                    return Err(std::io::ErrorKind::WriteZero.into());
+                }
+                written.fetch_add(count as u64, Relaxed);
+                rest = &rest[count..];
+            }
+            writer.flush().await
+        };
+        let result = tokio::select! {
+            biased;
+            result = write => result,
+            fault = Self::failed(outcome, address) => return Err(fault),
+        };
+        out.clear();
+        match result {
+            Ok(()) => Ok(()),
+            // Redis says why it closes a connection before it does, and the reader may be about to read it.
+            Err(e) => Err(tokio::time::timeout(Duration::from_secs(1), Self::failed(outcome, address))
+                .await
+                .unwrap_or_else(|_| broken(address, &e))),
+        }
+    }
+
+    async fn ask(&mut self, question: Question) -> Result<(), Fault> {
+        let RedisSink { address, questions, outcome, .. } = self;
+        // The channel is closed only after the fault was published.
+        match questions.send(question).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(Self::failed(outcome, address).await),
+        }
+    }
+
+    /// Looks at what the streams of a batch are, those not seen before: a wrong type would be found only inside `EXEC`, after
+    /// the other entries took effect.
+    async fn look_at_streams(&mut self, batch: &Batch) -> Result<(), Fault> {
+        let mut new: Vec<Vec<u8>> = Vec::new();
+        for event in batch.events() {
+            let Some(name) = self.entries.stream_of(&event)? else { return Ok(()) };
+            if !self.known_streams.contains(name) && !new.iter().any(|n| n == name) {
+                new.push(name.to_vec());
+            }
+        }
+        for names in new.chunks(100) {
+            names.iter().for_each(|name| resp::command(&mut self.out, &[b"TYPE", name]));
+            let (answers, answered) = oneshot::channel();
+            self.ask(Question::Calls { count: names.len(), answers }).await?;
+            self.flush().await?;
+            let Ok(answers) = answered.await else {
+                return Err(Self::failed(&mut self.outcome, &self.address).await);
+            };
+            for (name, answer) in names.iter().zip(answers) {
+                not_a_stream(name, &answer)?;
+            }
+        }
+        if self.known_streams.len() + new.len() > KNOWN_STREAMS {
+            self.known_streams.clear();
+        }
+        self.known_streams.extend(new);
+        Ok(())
+    }
+
+    async fn write_batch(&mut self, batch: &Batch) -> Result<Receipt, Fault> {
+        self.entries.prepare(batch);
+        self.look_at_streams(batch).await?;
+        let (done, receipt) = oneshot::channel();
+        let sent = Arc::new(Sent::default());
+        let before = self.begun;
+        self.begun += 1;
+        self.ask(Question::Transaction { entries: batch.len(), done, sent: sent.clone() }).await?;
+        resp::command(&mut self.out, &[b"MULTI"]);
+        let (mut payload, mut largest) = (0, (0, EventId::default()));
+        for event in batch.events() {
+            let written = self.entry(&event)?;
+            payload += written.payload as u64;
+            if written.longest > largest.0 {
+                largest = (written.longest, event.id());
+            }
+            if self.out.len() >= CHUNK_BYTES {
+                self.flush().await?;
+            }
+        }
+        sent.payload_bytes.store(payload, Relaxed);
+        *sent.largest.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = largest;
+        if self.outcome.borrow().acknowledged < before {
+            self.flush().await?;
+            self.settled(before).await?;
+        }
+        self.out.extend_from_slice(EXEC);
+        self.flush().await?;
+        let (mut outcome, address) = (self.outcome.clone(), self.address.clone());
+        Ok(Box::pin(async move {
+            match receipt.await {
+                Ok(result) => result,
+                // The reader ended: with its fault, or because the sink was dropped.
+                Err(_) => Err(match outcome.wait_for(|o| o.fault.is_some()).await.map(|o| o.fault.clone()) {
+                    Ok(Some(fault)) => fault,
+                    _ => Fault::retry(
+                        "redis.connection_lost",
+                        format!("the connection to {address} was given up"),
+                    ),
+                }),
+            }
+        }))
+    }
+
+    fn entry(&mut self, event: &Event<'_>) -> Result<Written, Fault> {
+        self.entries.stream_of(event)?;
+        let written = self.entries.write(event, &mut self.out);
+        if written.longest > self.longest_bulk {
+            return Err(too_large(written.longest, self.longest_bulk, event.id()));
+        }
+        Ok(written)
+    }
+}
+
+/// Refuses a key that holds something else. A server that does not let us ask is believed.
+pub(super) fn not_a_stream(name: &[u8], answer: &Value) -> Result<(), Fault> {
+    match answer.text() {
+        Some("none" | "stream") | None => Ok(()),
+        Some(kind) => {
+            let name = String::from_utf8_lossy(name);
+            let message = format!("the key `{name}` holds a {kind}, not a stream");
+            Err(Fault::config("redis.wrong_type", message)
+                .kind(deltaforge_core::fault::Kind::Rejected)
+                .hint(format!("choose another stream, or remove the key: DEL {name}")))
+        }
+    }
+}
+
+#[async_trait]
+impl Sink for RedisSink {
+    async fn deliver(&mut self, batch: Arc<Batch>, _: Delivery) -> Result<Receipt, Fault> {
+        if std::mem::replace(&mut self.midway, true) {
+            let message = format!("a delivery to {} was given up halfway", self.address);
+            return Err(Fault::retry("redis.connection_lost", message));
+        }
+        if batch.is_empty() {
+            self.settled(self.begun).await?;
+            self.midway = false;
+            return Ok(Box::pin(std::future::ready(Ok(Delivered::default()))));
+        }
+        let before = self.begun;
+        match self.write_batch(&batch).await {
+            Ok(receipt) => {
+                self.midway = false;
+                Ok(receipt)
+            }
+            Err(fault) => {
+                // An event that cannot be delivered is not the fault of the batches before it: their receipts come first.
+                if fault.event_id().is_some() {
+                    let _ = self.settled(before).await;
+                }
+                Err(fault)
+            }
+        }
+    }
+
+    async fn close(mut self: Box<Self>) {
+        if !self.midway {
+            let _ = self.settled(self.begun).await;
+        }
+        self.reader.abort();
+        let _ = self.writer.shutdown().await;
+    }
+}
+
+/// Reads what comes back.
+struct Reader {
+    address: Address,
+    replies: Replies,
+    patience: Patience,
+    written: Arc<AtomicU64>,
+}
+
+impl Reader {
+    async fn run(mut self, mut asked: mpsc::Receiver<Question>, publish: watch::Sender<Outcome>) {
+        let fault = loop {
+            let Some(question) = asked.recv().await else { return };
+            let deadline = Instant::now() + self.patience.batch;
+            match question {
+                Question::Calls { count, answers } => match self.calls(count, deadline).await {
+                    Ok(values) => {
+                        let _ = answers.send(values);
+                    }
+                    Err(fault) => break fault,
+                },
+                Question::Transaction { entries, done, sent } => {
+                    let result = self.transaction(entries, &sent, deadline).await;
+                    let ended = result.as_ref().err().cloned();
+                    publish.send_modify(|outcome| outcome.acknowledged += u64::from(ended.is_none()));
+                    let _ = done.send(result);
+                    if let Some(fault) = ended {
+                        break fault;
+                    }
+                }
+            }
+        };
+        // Published before `asked` closes, so that whoever finds it closed finds the fault.
+        publish.send_modify(|outcome| outcome.fault = Some(fault));
+    }
+
+    async fn transaction(
+        &mut self,
+        entries: usize,
+        sent: &Sent,
+        deadline: Instant,
+    ) -> Result<Delivered, Fault> {
+        let mut progress = Progress::new(entries);
+        loop {
+            self.replies.advance(&mut progress).map_err(|what| malformed(&self.address, what))?;
+            // The first error decides: nothing of the transaction takes effect, or the part that does will be repeated.
+            if let Some(error) = &progress.error {
+                return Err(self.refused(error, sent));
+            }
+            if progress.is_done() {
+                return Ok(Delivered { bytes: sent.payload_bytes.load(Relaxed) });
+            }
+            self.more(deadline).await?;
+        }
+    }
+
+    fn refused(&self, error: &[u8], sent: &Sent) -> Fault {
+        // A server that does not tell its limit closes the connection with this.
+        if error.starts_with(b"ERR Protocol error: invalid bulk length") {
+            let (bytes, event) = *sent.largest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            if bytes > 0 {
+                return too_large(bytes, bytes - 1, event);
+            }
+        }
+        reply_fault(&self.address, error)
+    }
+
+    async fn calls(&mut self, count: usize, deadline: Instant) -> Result<Vec<Value>, Fault> {
+        let mut values = Vec::with_capacity(count);
+        while values.len() < count {
+            match self.replies.value().map_err(|what| malformed(&self.address, what))? {
+                Some(value) => values.push(value),
+                None => self.more(deadline).await?,
+            }
+        }
+        Ok(values)
+    }
+
+    /// Waits for more bytes. Bytes that we could write are a sign of life, too: Redis reads while it answers nothing.
+    async fn more(&mut self, deadline: Instant) -> Result<(), Fault> {
+        loop {
+            let written = self.written.load(Relaxed);
+            let silence = Instant::now() + self.patience.send;
+            match tokio::time::timeout_at(silence.min(deadline), self.replies.more()).await {
+                Ok(result) => return result.map_err(|e| broken(&self.address, &e)),
+                Err(_) if Instant::now() >= deadline => {
+                    return Err(timed_out(&self.address, "batch_timeout_secs", self.patience.batch));
+                }
+                Err(_) if self.written.load(Relaxed) != written => {}
+                Err(_) => return Err(timed_out(&self.address, "send_timeout_secs", self.patience.send)),
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Redis Streams.
+//!
+//! `config` reads the settings; [`connection`](self) makes connections and logs in; `topology` finds the server to write to
+//! (given, named by a sentinel, or the one that serves a slot). `entry` writes events as `XADD` commands, `resp` and `replies`
+//! are the protocol. `deliver` is the road of a single server, and holds the argument why nothing is lost or disordered;
+//! `cluster` is that of a cluster. `error` says what each error reply means, `check` looks before anything is written.
+//!
+//! The client is our own: `docs/src/internals/decisions/0003-redis-client.md`.
+
+mod check;
+mod cluster;
+mod config;
+mod connection;
+mod deliver;
+mod entry;
+mod error;
+mod replies;
+mod resp;
+mod topology;
+
+use crate::shared::common::check_templates;
+use async_trait::async_trait;
+use config::{Settings, Topology};
+use connection::{Connection, Connector};
+use deliver::{Patience, RedisSink, not_a_stream};
+use deltaforge_core::Fault;
+use deltaforge_core::config::{Fields, Report, RetryPolicy};
+use deltaforge_core::sink::{Sink, SinkContext, SinkKind, SinkPlan};
+use deltaforge_core::source::Names;
+use entry::Entries;
+use std::sync::Arc;
+
+/// `type: redis`.
+#[derive(Debug)]
+pub struct RedisKind;
+
+impl SinkKind for RedisKind {
+    fn name(&self) -> &'static str {
+        "redis"
+    }
+
+    fn summary(&self) -> &'static str {
+        "Redis Streams: one server, a master behind sentinels, or a cluster"
+    }
+
+    fn parse(
+        &self,
+        fields: &mut Fields<'_>,
+        names: &Names<'_>,
+        required: Option<bool>,
+    ) -> Option<Arc<dyn SinkPlan>> {
+        let settings = Arc::new(Settings::parse(fields, names, required)?);
+        Some(Arc::new(RedisPlan { connector: Arc::new(Connector::new(settings)) }))
+    }
+}
+
+/// A parsed sink.
+struct RedisPlan {
+    connector: Arc<Connector>,
+}
+
+impl RedisPlan {
+    fn settings(&self) -> &Settings {
+        &self.connector.settings
+    }
+}
+
+#[async_trait]
+impl SinkPlan for RedisPlan {
+    fn id(&self) -> &str {
+        &self.settings().common.id
+    }
+
+    fn required(&self) -> bool {
+        self.settings().common.required
+    }
+
+    fn retry(&self) -> RetryPolicy {
+        self.settings().common.retry
+    }
+
+    async fn check(&self) -> Report {
+        check::check(&self.connector).await
+    }
+
+    async fn open(&self, context: &SinkContext) -> Result<Box<dyn Sink>, Fault> {
+        let settings = self.settings();
+        let templates = [("stream", Some(&settings.stream)), ("key", settings.key.as_ref())];
+        check_templates(templates.into_iter().filter_map(|(key, t)| Some((key, t?))), &context.source)?;
+        let entries = Entries::new(settings, context);
+        let patience = Patience { send: settings.send_timeout, batch: settings.batch_timeout };
+        let mut connection = match &settings.topology {
+            Topology::Cluster(seeds) => {
+                return Ok(Box::new(cluster::open(self.connector.clone(), seeds, entries, patience).await?));
+            }
+            Topology::Single(address) => self.connector.connect_for_events(address).await?,
+            Topology::Sentinel { sentinels, master } => {
+                let address = topology::master(&self.connector, sentinels, master).await?;
+                let mut connection = self.connector.connect_for_events(&address).await?;
+                topology::require_master(&mut connection, master).await?;
+                connection
+            }
+        };
+        look_at_stream(&mut connection, settings).await?;
+        Ok(Box::new(RedisSink::new(connection, entries, patience)))
+    }
+}
+
+/// Looks at what a constant stream's key holds, before anything is written.
+async fn look_at_stream(connection: &mut Connection, settings: &Settings) -> Result<(), Fault> {
+    let Some(stream) = settings.stream.is_constant() else { return Ok(()) };
+    let kind = connection.call(&[b"TYPE", stream.as_bytes()]).await?;
+    not_a_stream(stream.as_bytes(), &kind)
+}

@@ -1,0 +1,83 @@
+//! The settings that every sink has.
+
+use deltaforge_core::Fault;
+use deltaforge_core::config::{Fields, FindingClass, RetryPolicy, is_name};
+use deltaforge_core::source::{Names, SourceInfo};
+use deltaforge_encode::EnvelopePlan;
+use deltaforge_encode::template::Template;
+
+/// `id`, `required`, `retry`, `envelope`, `encoding`.
+#[derive(Clone, Debug)]
+pub(crate) struct Common {
+    pub(crate) id: String,
+    pub(crate) required: bool,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) envelope: EnvelopePlan,
+}
+
+impl Common {
+    /// Reads the common keys; `beside` is `required` as written beside `type`.
+    pub(crate) fn parse(fields: &mut Fields<'_>, names: &Names<'_>, beside: Option<bool>) -> Common {
+        let id = match fields.text("id") {
+            Some(id) if !is_name(&id) => {
+                let message =
+                    "expected 1 to 128 letters, digits, `.`, `_` or `-`, the first a letter or digit";
+                fields.form("id", message, None);
+                id
+            }
+            Some(id) => id,
+            None => names.default_id.to_owned(),
+        };
+        let within = fields.bool_if_set("required");
+        if let (Some(within), Some(beside)) = (within, beside)
+            && within != beside
+        {
+            let message = format!("`required: {within}` here, `required: {beside}` beside `type`");
+            fields.error("required", FindingClass::Conflict, message, Some("write it once".into()));
+        }
+        let required = within.or(beside).unwrap_or(true);
+        let default = if required { RetryPolicy::REQUIRED_SINK } else { RetryPolicy::OPTIONAL_SINK };
+        let retry = RetryPolicy::parse(fields, default);
+        let envelope = EnvelopePlan::parse(fields);
+        // `update` is the only way so far, so the word needs no place to be kept.
+        fields.choice("key_change", &["update"], &["split"], "update");
+        fields.planned(&["filter"]);
+        Common { id, required, retry, envelope }
+    }
+}
+
+/// Reads a required template.
+pub(crate) fn required_template(fields: &mut Fields<'_>, key: &'static str) -> Option<Template> {
+    let text = fields.required_text(key)?;
+    parse_template(fields, key, &text)
+}
+
+/// Reads a template, if written.
+pub(crate) fn template(fields: &mut Fields<'_>, key: &'static str) -> Option<Template> {
+    let text = fields.text(key)?;
+    parse_template(fields, key, &text)
+}
+
+fn parse_template(fields: &mut Fields<'_>, key: &'static str, text: &str) -> Option<Template> {
+    match Template::parse(text) {
+        Ok(template) => Some(template),
+        Err(why) => {
+            fields.form(key, why, None);
+            None
+        }
+    }
+}
+
+/// Whether the source writes what the templates name. Only known once the source is: asked when a sink opens.
+///
+/// # Errors
+/// `Config`, naming the setting.
+pub(crate) fn check_templates<'a>(
+    templates: impl IntoIterator<Item = (&'static str, &'a Template)>,
+    source: &SourceInfo,
+) -> Result<(), Fault> {
+    for (key, template) in templates {
+        template.check(source).map_err(|why| Fault::config("sink.template", format!("`{key}`: {why}")))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,4 @@
+//! What the connectors share.
+
+pub(crate) mod common;
+pub(crate) mod relay;

@@ -1,0 +1,195 @@
+//! What the tests of this crate share: batches, plans, and how to read back what arrived.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+
+use deltaforge_core::batch::{BatchBuilder, Limits, TransactionHead};
+use deltaforge_core::config::{Fields, Findings, Node};
+use deltaforge_core::schema::{Column, TableName};
+use deltaforge_core::sink::{Delivered, Delivery, Receipt, Sink, SinkContext, SinkPlan};
+use deltaforge_core::source::{Names, SourceInfo};
+use deltaforge_core::{Batch, BatchSeq, Epoch, EventId, Fault, Op, TableSchema, Value};
+use serde_json::json;
+use std::convert::Infallible;
+use std::ops::Range;
+use std::sync::Arc;
+
+pub const DELIVERY: Delivery = Delivery { seq: BatchSeq(1), epoch: Epoch(1) };
+
+pub fn context() -> SinkContext {
+    let source = SourceInfo { connector: "postgresql", fields: &[] };
+    SinkContext { pipeline: "test".into(), tenant: "default".into(), source }
+}
+
+/// What parsing says: the plan, or the findings as `path: class: message`.
+pub fn parse(
+    kind: &str,
+    config: serde_json::Value,
+    required: Option<bool>,
+) -> Result<Arc<dyn SinkPlan>, Vec<String>> {
+    let node = Node::from_json(&config);
+    let mut findings = Findings::default();
+    let mut fields = Fields::new(&node, "config", &mut findings);
+    let names = Names { pipeline: "test", default_id: "test-sink" };
+    let kind = deltaforge_sinks::kinds().into_iter().find(|k| k.name() == kind).expect("a known sink");
+    let plan = kind.parse(&mut fields, &names, required);
+    fields.finish();
+    if findings.errors.is_empty() {
+        return Ok(plan.expect("a plan when there are no findings"));
+    }
+    let shown = findings.errors.iter().map(|f| format!("{}: {}: {}", f.path, f.class.as_str(), f.message));
+    Err(shown.collect())
+}
+
+pub fn plan(kind: &str, config: serde_json::Value) -> Arc<dyn SinkPlan> {
+    parse(kind, config, None).unwrap_or_else(|findings| panic!("{findings:?}"))
+}
+
+pub async fn open(plan: &Arc<dyn SinkPlan>) -> Box<dyn Sink> {
+    plan.open(&context()).await.unwrap_or_else(|fault| panic!("{fault:?}"))
+}
+
+fn schema(table: &str) -> Arc<TableSchema> {
+    let column = |name: &str, type_name: &str| Column {
+        name: name.into(),
+        type_name: type_name.into(),
+        nullable: None,
+    };
+    let columns = vec![column("id", "bigint"), column("pad", "text")];
+    Arc::new(TableSchema::new(TableName::in_schema("shop", "public", table), columns, vec![0], vec![]))
+}
+
+/// The id of the event that inserts row `id`.
+pub fn event_id(id: i64) -> EventId {
+    EventId::derive(&id.to_be_bytes())
+}
+
+/// One row of a batch.
+#[derive(Clone, Copy)]
+pub struct Row<'a> {
+    pub table: &'a str,
+    pub op: Op,
+    pub id: i64,
+    pub old_id: Option<i64>,
+    pub pad: &'a str,
+}
+
+/// A batch of any rows, in one transaction.
+pub fn batch_of(rows: &[Row<'_>]) -> Arc<Batch> {
+    let limits = Limits { max_events: usize::MAX, max_bytes: usize::MAX, respect_source_tx: true };
+    let mut builder = BatchBuilder::new(limits, None, 0);
+    let mut tables = Vec::new();
+    builder.read_at(1_700_000_000_000);
+    builder.begin(TransactionHead { id: "755", ts_us: 1_700_000_000_000_000 }, 0, |_| {});
+    for row in rows {
+        let known = tables.iter().find(|(name, _)| *name == row.table).map(|(_, index)| *index);
+        let table = known.unwrap_or_else(|| {
+            let index = builder.schema(schema(row.table));
+            tables.push((row.table, index));
+            index
+        });
+        let mut event = builder.event(row.op, table);
+        if let Some(old) = row.old_id {
+            let _: Result<(), Infallible> = event.before(2, |out| {
+                out.put(Value::Int(old));
+                out.put(Value::Text(row.pad));
+                Ok(())
+            });
+        }
+        let _: Result<(), Infallible> = event.after(2, |out| {
+            out.put(Value::Int(row.id));
+            out.put(Value::Text(row.pad));
+            Ok(())
+        });
+        event.finish(event_id(row.id));
+    }
+    builder.commit(|out| out.extend_from_slice(b"{\"lsn\":\"0/1\"}"));
+    Arc::new(builder.cut().expect("a batch"))
+}
+
+/// Inserts of rows `ids` into one table, each with a text of `pad` bytes.
+pub fn batch(ids: Range<i64>, pad: usize) -> Arc<Batch> {
+    let pad = "x".repeat(pad);
+    let row = |id| Row { table: "t", op: Op::Create, id, old_id: None, pad: &pad };
+    batch_of(&ids.map(row).collect::<Vec<_>>())
+}
+
+/// A batch without events.
+pub fn empty_batch() -> Arc<Batch> {
+    Arc::new(batch(0..1, 0).without(event_id(0)))
+}
+
+/// Delivers and waits for the receipt.
+pub async fn deliver(sink: &mut dyn Sink, batch: Arc<Batch>) -> Result<Delivered, Fault> {
+    let receipt: Receipt = sink.deliver(batch, DELIVERY).await?;
+    receipt.await
+}
+
+/// Delivers as a lane does: on a `Retry` fault the sink is opened anew and goes on with the first batch without a receipt.
+/// Gives the codes of the faults on the way.
+pub async fn deliver_all(plan: &Arc<dyn SinkPlan>, batches: &[Arc<Batch>]) -> Vec<&'static str> {
+    let mut codes = Vec::new();
+    let mut done = 0;
+    while done < batches.len() {
+        match attempt(plan, batches, &mut done).await {
+            Ok(()) => {}
+            Err(fault) if fault.is_retry() => {
+                codes.push(fault.code());
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await; // The lane's backoff.
+            }
+            Err(fault) => panic!("{fault:?}"),
+        }
+    }
+    codes
+}
+
+async fn attempt(plan: &Arc<dyn SinkPlan>, batches: &[Arc<Batch>], done: &mut usize) -> Result<(), Fault> {
+    let mut sink = plan.open(&context()).await?;
+    let mut window: std::collections::VecDeque<Receipt> = Default::default();
+    let mut next = *done;
+    while *done < batches.len() {
+        if next < batches.len() && window.len() < 2 {
+            window.push_back(sink.deliver(batches[next].clone(), DELIVERY).await?);
+            next += 1;
+            continue;
+        }
+        if let Some(receipt) = window.pop_front() {
+            receipt.await?;
+            *done += 1;
+        }
+    }
+    sink.close().await;
+    Ok(())
+}
+
+/// The row ids of native events.
+pub fn ids(events: &[serde_json::Value]) -> Vec<i64> {
+    events
+        .iter()
+        .map(|e| e["after"]["id"].as_i64().unwrap_or_else(|| panic!("an event with an id: {e}")))
+        .collect()
+}
+
+/// The events of JSON lines. What a test runner writes around them is left out.
+pub fn events_of_lines(text: &str) -> Vec<serde_json::Value> {
+    let lines = text.lines().filter_map(|line| Some(&line[line.find('{')?..]));
+    lines.map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+}
+
+/// Splits what arrived into runs that count up by one, and asserts that it is a delivery of `0..n` with contiguous replays:
+/// no run begins beyond what was seen before.
+#[track_caller]
+pub fn assert_contiguous_replays(ids: &[i64], n: i64) {
+    let mut seen = 0;
+    let mut last = -1;
+    for id in ids {
+        assert!(*id <= seen, "{id} arrived before {seen}");
+        assert!(*id == last + 1 || *id < last, "{id} after {last}");
+        last = *id;
+        seen = seen.max(id + 1);
+    }
+    assert_eq!(seen, n, "missing from {seen}");
+}
+
+/// The config of a file sink.
+pub fn file_config(path: &std::path::Path) -> serde_json::Value {
+    json!({ "path": path.display().to_string() })
+}

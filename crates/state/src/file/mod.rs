@@ -1,0 +1,132 @@
+//! `file:DIR`: state as JSON files that a person can read.
+//!
+//! ```text
+//! DIR/df_checkpoints.json       one object keyed by source id (crate::document)
+//!     df_checkpoints.json.bak   the generation before
+//!     df_schemas.json           schema records by source id
+//!     df_pipelines.json         pipelines made over the API, as they were written
+//!     .lock                     held while a process has the store open
+//! ```
+//!
+//! **Why a reader never sees half a file.** A file is written under another name, synced, renamed over the old one, and the
+//! directory is synced before anybody hears of it. A crash leaves the old file or the new one, and perhaps a `.tmp` that
+//! nobody reads. So a file that does not parse was damaged by something else: it is left as it is and the store does not
+//! open, because any guess about a position loses changes or repeats them.
+//!
+//! **Two files are not replaced at once.** What spans them is ordered so that each half alone is right: schemas are
+//! appended before the checkpoint that needs them (by the caller), a removal writes the key before it forgets the schemas,
+//! and taking a removed key over forgets them first.
+
+mod disk;
+mod formats;
+
+use crate::serial::Serial;
+use async_trait::async_trait;
+use deltaforge_core::Fault;
+use deltaforge_core::checkpoint::{
+    Checkpoint, CheckpointStore, DocumentStore, Lease, SchemaHistory, Version,
+};
+use deltaforge_core::position::Epoch;
+use deltaforge_core::schema::SchemaRecord;
+use std::path::Path;
+
+/// State in a directory of JSON files.
+pub(crate) struct FileStore {
+    files: Serial<disk::Disk>,
+    /// How a renamed pipeline keeps its key.
+    rename: String,
+}
+
+impl FileStore {
+    /// Opens the directory, making it if it is missing.
+    pub(crate) fn open(dir: &Path) -> Result<FileStore, Fault> {
+        let disk = disk::Disk::open(dir)?;
+        let checkpoints = dir.join(formats::CHECKPOINTS);
+        let rename = format!(
+            "write the new name to `checkpoint.pipeline` in {} while deltaforge is stopped",
+            checkpoints.display()
+        );
+        Ok(FileStore { files: Serial::new(disk), rename })
+    }
+}
+
+#[async_trait]
+impl CheckpointStore for FileStore {
+    async fn acquire(&self, source_id: &str, pipeline: &str) -> Result<Lease, Fault> {
+        let key = source_id.to_owned();
+        self.files.write(move |book| Ok(book.sweep(&key))).await?;
+        let (key, pipeline, rename) = (source_id.to_owned(), pipeline.to_owned(), self.rename.clone());
+        self.files.write(move |book| book.acquire(&key, &pipeline, &rename)).await
+    }
+
+    async fn load(&self, source_id: &str) -> Result<Option<Checkpoint>, Fault> {
+        let key = source_id.to_owned();
+        self.files.read(move |book| Ok(book.load(&key))).await
+    }
+
+    async fn save(&self, checkpoint: &Checkpoint, epoch: Epoch) -> Result<u64, Fault> {
+        let checkpoint = checkpoint.clone();
+        self.files.write(move |book| book.save(checkpoint, epoch)).await
+    }
+
+    fn has_versions(&self) -> bool {
+        false
+    }
+
+    async fn versions(&self, _source_id: &str) -> Result<Vec<Version>, Fault> {
+        Ok(Vec::new())
+    }
+
+    async fn rollback(&self, _source_id: &str, _version: u64) -> Result<Option<Checkpoint>, Fault> {
+        Ok(None)
+    }
+
+    async fn remove(&self, source_id: &str) -> Result<(), Fault> {
+        let key = source_id.to_owned();
+        self.files.write(move |book| Ok(book.remove(&key))).await
+    }
+
+    async fn list(&self) -> Result<Vec<Checkpoint>, Fault> {
+        self.files.read(|book| Ok(book.list())).await
+    }
+
+    async fn size_bytes(&self, source_id: &str) -> Result<u64, Fault> {
+        let key = source_id.to_owned();
+        self.files.read(move |book| book.size_bytes(&key)).await
+    }
+}
+
+#[async_trait]
+impl SchemaHistory for FileStore {
+    async fn schemas(&self, source_id: &str) -> Result<Vec<SchemaRecord>, Fault> {
+        let key = source_id.to_owned();
+        self.files.read(move |book| Ok(book.schemas(&key))).await
+    }
+
+    async fn append_schemas(
+        &self,
+        source_id: &str,
+        records: &[SchemaRecord],
+        epoch: Epoch,
+    ) -> Result<(), Fault> {
+        let (key, records) = (source_id.to_owned(), records.to_vec());
+        self.files.write(move |book| book.append_schemas(&key, &records, epoch)).await
+    }
+}
+
+#[async_trait]
+impl DocumentStore for FileStore {
+    async fn put_document(&self, name: &str, json: &str) -> Result<(), Fault> {
+        let (name, json) = (name.to_owned(), json.to_owned());
+        self.files.write(move |book| book.put_document(&name, &json)).await
+    }
+
+    async fn remove_document(&self, name: &str) -> Result<(), Fault> {
+        let name = name.to_owned();
+        self.files.write(move |book| Ok(book.remove_document(&name))).await
+    }
+
+    async fn documents(&self) -> Result<Vec<(String, String)>, Fault> {
+        self.files.read(|book| Ok(book.documents())).await
+    }
+}
