@@ -40,7 +40,11 @@ async fn main() {
     }
     if wanted("redis") {
         // Bounded, so that the bench measures the transport and not the machine's memory.
-        let redis = Redis::start(&RedisOptions { args: vec!["--appendonly".into(), "no".into()], ..Default::default() }).unwrap();
+        let redis = Redis::start(&RedisOptions {
+            args: vec!["--appendonly".into(), "no".into()],
+            ..Default::default()
+        })
+        .unwrap();
         let plan = plan("redis", json!({ "uri": redis.uri(), "stream": "bench" }));
         let clear = || drop(redis.cli(&["DEL", "bench"]));
         run("Redis", &plan, &batches, 1_000_000, clear).await;

@@ -4,18 +4,18 @@
 //!
 //! | URL | Module | Versions |
 //! |---|---|---|
-//! | `file:DIR` | [`file`]: JSON files that a person can read, each replaced as a whole | no |
-//! | `sqlite:PATH` | [`sqlite`]: one database file | the last 100 per key |
-//! | `memory:` | [`memory`]: nothing survives the process | no |
+//! | `file:DIR` | `file`: JSON files that a person can read, each replaced as a whole | no |
+//! | `sqlite:PATH` | `sqlite`: one database file | the last 100 per key |
+//! | `memory:` | `memory`: nothing survives the process | no |
 //!
-//! **One rule set, two shapes.** What acquiring, saving and removing mean stands in [`book`], pure and without I/O; memory
+//! **One rule set, two shapes.** What acquiring, saving and removing mean stands in `book`, pure and without I/O; memory
 //! and file stores run it as it is, SQLite says the same in SQL, and `tests/contract.rs` runs one suite over all three.
-//! How a checkpoint is written down stands in [`document`], for all of them.
+//! How a checkpoint is written down stands in `document`, for all of them.
 //!
-//! **Never an fsync more than needed.** Calls that arrive while a write is under way wait in [`serial`] and go into the
+//! **Never an fsync more than needed.** Calls that arrive while a write is under way wait in `serial` and go into the
 //! next write together: twenty pipelines saving at once cost two writes, not twenty.
 //!
-//! **One process.** A file or SQLite store is locked by the process that opened it ([`lock`]), so within the process a
+//! **One process.** A file or SQLite store is locked by the process that opened it (`lock`), so within the process a
 //! mutex is all the ordering there is.
 
 mod book;

@@ -11,7 +11,7 @@ use std::path::Path;
 
 /// Held for as long as it lives.
 #[derive(Debug)]
-pub(crate) struct ProcessLock(#[expect(dead_code, reason = "the open file is the lock")] File);
+pub(crate) struct ProcessLock(File);
 
 impl ProcessLock {
     /// Takes the lock, or says at once who cannot have it.
@@ -27,6 +27,14 @@ impl ProcessLock {
             .hint("stop the other process, or give this one a place of its own with --state")),
             Err(TryLockError::Error(e)) => Err(faults::unwritable(path, &e)),
         }
+    }
+}
+
+impl Drop for ProcessLock {
+    /// Unlocks rather than only closes: a child process that is just being started has the same open file for a moment, and
+    /// would keep the lock that long.
+    fn drop(&mut self) {
+        let _ = self.0.unlock();
     }
 }
 
@@ -60,4 +68,20 @@ pub(crate) fn sync_dir(dir: &Path) -> io::Result<()> {
     #[cfg(not(unix))]
     let _ = dir;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_child_being_started_does_not_keep_the_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(".lock");
+        let lock = ProcessLock::take(&path).unwrap();
+        let _of_child = lock.0.try_clone().unwrap();
+        assert_eq!(ProcessLock::take(&path).unwrap_err().code(), "state.locked");
+        drop(lock);
+        ProcessLock::take(&path).unwrap();
+    }
 }

@@ -150,13 +150,20 @@ mod tests {
         }
     }
 
+    fn push(n: u32) -> impl FnOnce(&mut Vec<u32>) -> Result<(), Fault> {
+        move |work| {
+            work.push(n);
+            Ok(())
+        }
+    }
+
     #[tokio::test]
     async fn a_burst_shares_its_writes() {
         let serial = Arc::new(Serial::new(Slow::default()));
         let saves: Vec<_> = (0..20)
             .map(|n| {
                 let serial = Arc::clone(&serial);
-                spawn("save", async move { serial.write(move |work| Ok(work.push(n))).await })
+                spawn("save", async move { serial.write(push(n)).await })
             })
             .collect();
         for save in saves {
@@ -172,9 +179,9 @@ mod tests {
     #[tokio::test]
     async fn a_failed_write_is_nobodys_success_and_leaves_nothing() {
         let serial = Serial::new(Slow { fails: 1, ..Slow::default() });
-        assert!(serial.write(|work| Ok(work.push(1))).await.unwrap_err().is_retry());
+        assert!(serial.write(push(1)).await.unwrap_err().is_retry());
         assert_eq!(serial.read(|work| Ok(work.len())).await.unwrap(), 0);
-        serial.write(|work| Ok(work.push(2))).await.unwrap();
+        serial.write(push(2)).await.unwrap();
         assert_eq!(serial.read(|work| Ok(work.clone())).await.unwrap(), [2]);
     }
 
@@ -183,6 +190,6 @@ mod tests {
         let serial = Serial::new(Slow::default());
         let fault = serial.write(|_| -> Result<(), Fault> { panic!("on purpose") }).await.unwrap_err();
         assert_eq!(fault.code(), "state.interrupted");
-        serial.write(|work| Ok(work.push(1))).await.unwrap();
+        serial.write(push(1)).await.unwrap();
     }
 }

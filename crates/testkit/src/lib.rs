@@ -5,6 +5,7 @@
 //!
 //! - [`servers`] starts PostgreSQL and Redis (alone, as a cluster, behind a sentinel) on private ports, and a TCP
 //!   proxy to put in between; each can be frozen, cut off, stopped, killed and brought back, and none outlives its test.
+//! - [`ledger`] folds a stream into the tables it adds up to and finds whatever a consumer could complain of.
 //! - [`wait_for`] is how a test waits: for the condition, never for a length of time.
 //!
 //! A server that cannot be had fails the test with a hint to `./dev.sh setup`. It is never a reason to skip: a skipped
@@ -17,6 +18,7 @@
     reason = "this crate runs inside tests, where a panic with a clear message is how a failure is reported"
 )]
 
+pub mod ledger;
 pub mod servers;
 mod wait;
 

@@ -1,5 +1,7 @@
 //! A served control plane and the smallest of HTTP clients: one request per connection.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 use axum::Extension;
 use axum::extract::ConnectInfo;
 use deltaforge_control::Api;

@@ -328,6 +328,7 @@ impl<'a> Fields<'a> {
         }
         let all = words.join(", ");
         let hint = match nearest(found, words.iter().copied()) {
+            _ if words.len() == 1 => format!("write `{all}`"),
             Some(near) => format!("did you mean `{near}`? one of {all}"),
             None => format!("one of {all}"),
         };

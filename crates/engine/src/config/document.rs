@@ -84,7 +84,7 @@ pub(super) fn parse(
     let about = parse_metadata(metadata.unwrap_or(&nothing), findings);
     let mut parsed = Parsed { name: about.name.clone(), name_at: about.name_at, ..Parsed::default() };
     let Some(spec) = spec else { return parsed };
-    let parts = parse_keys(spec, findings);
+    let parts = parse_keys(spec, registry, findings);
     let name = about.name.as_deref().unwrap_or("pipeline");
     let source = parts.source.and_then(|node| parse_source(node, name, registry, findings));
     let sinks = parts.sinks.map(|node| parse_sinks(node, name, registry, findings)).unwrap_or_default();
@@ -161,8 +161,9 @@ struct Parts<'a> {
     limits: Option<&'a Node>,
 }
 
-fn parse_keys<'a>(spec: &'a Node, findings: &mut Findings) -> Parts<'a> {
+fn parse_keys<'a>(spec: &'a Node, registry: &Registry, findings: &mut Findings) -> Parts<'a> {
     let mut f = Fields::new(spec, "spec", findings);
+    let is_map = matches!(spec.value, Raw::Map(_));
     let mut known = |key| {
         f.node(key);
         member(spec, key)
@@ -175,10 +176,10 @@ fn parse_keys<'a>(spec: &'a Node, findings: &mut Findings) -> Parts<'a> {
         limits: known("limits"),
     };
     let processors = known("processors");
-    if parts.source.is_none() {
+    if is_map && parts.source.is_none() {
         f.error("source", FindingClass::Missing, "a source is required", None);
     }
-    if parts.sinks.is_none() {
+    if is_map && parts.sinks.is_none() {
         f.error("sinks", FindingClass::Missing, "at least one sink is required", None);
     }
     refuse_planned(&mut f);
@@ -187,7 +188,7 @@ fn parse_keys<'a>(spec: &'a Node, findings: &mut Findings) -> Parts<'a> {
     }
     f.finish();
     if let Some(node) = processors {
-        refuse_processors(node, findings);
+        refuse_processors(node, registry.planned_processors, findings);
     }
     parts
 }
@@ -231,42 +232,30 @@ fn planned(f: &mut Fields<'_>, key: &str, hint: &str) {
 }
 
 /// No processor is built yet: an empty list is all that can be written.
-fn refuse_processors(node: &Node, findings: &mut Findings) {
-    let finding = |path: String, span, class, message: String, hint: Option<String>| Finding {
-        path,
-        span,
-        class,
-        message,
-        hint,
+fn refuse_processors(node: &Node, planned: &[&'static str], findings: &mut Findings) {
+    let mut add = |path: String, span, class, message: String, hint: Option<String>| {
+        findings.errors.push(Finding { path, span, class, message, hint });
     };
-    match &node.value {
-        Raw::List(items) => {
-            for (i, item) in items.iter().enumerate() {
-                let word = item.get("type").and_then(Node::as_text);
-                let what = word
-                    .map_or("processors are".into(), |word| format!("processor type `{}` is", short(word)));
-                let span = item.get("type").map_or(item.span, |node| node.span);
-                let path = format!("spec.processors[{i}]{}", if word.is_some() { ".type" } else { "" });
-                let message = format!("{what} planned, not in this release");
-                findings.errors.push(finding(
-                    path,
-                    span,
-                    FindingClass::Choice,
-                    message,
-                    Some("remove the processor".into()),
-                ));
+    let Raw::List(items) = &node.value else {
+        let message = format!("expected a list, found {}", node.describe(true));
+        return add("spec.processors".into(), node.span, FindingClass::Type, message, None);
+    };
+    for (i, item) in items.iter().enumerate() {
+        let path = format!("spec.processors[{i}]");
+        let Some((word, span)) = item.get("type").and_then(|node| Some((node.as_text()?, node.span))) else {
+            let message = "processors are planned, not in this release".into();
+            add(path, item.span, FindingClass::Choice, message, Some("remove the processor".into()));
+            continue;
+        };
+        let shown = short(word);
+        let (message, hint) = match nearest(word, planned.iter().copied()) {
+            _ if planned.contains(&word) => {
+                (format!("processor type `{shown}` is planned, not in this release"), "remove the processor".into())
             }
-        }
-        _ => {
-            let message = format!("expected a list, found {}", node.describe(true));
-            findings.errors.push(finding(
-                "spec.processors".into(),
-                node.span,
-                FindingClass::Type,
-                message,
-                None,
-            ));
-        }
+            Some(near) => (format!("`{shown}` is not a known processor type"), format!("did you mean `{near}`?")),
+            None => (format!("`{shown}` is not a known processor type"), format!("one of {}", planned.join(", "))),
+        };
+        add(format!("{path}.type"), span, FindingClass::Choice, message, Some(hint));
     }
 }
 

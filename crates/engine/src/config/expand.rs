@@ -7,7 +7,7 @@
 //! **Why no value leaks.** The server's variables are nobody's business who may only send a document. So a finding at a
 //! field that holds a reference is shown with the reference in place of the value ([`Expanded::conceal`]).
 
-use deltaforge_core::config::{Finding, FindingClass, Node, Raw, Span};
+use deltaforge_core::config::{Finding, FindingClass, MASK, Node, Raw, Span, mask, secret_ranges};
 use std::collections::BTreeMap;
 
 /// Variables and files, read for this crate by the runner.
@@ -104,12 +104,12 @@ pub(super) fn pieces(text: &str) -> Vec<Piece<'_>> {
 /// A document with values in place of references.
 pub(super) struct Expanded {
     pub(super) tree: Node,
-    /// Fields that held references: by path, as written and as expanded.
+    /// Fields that held references or secrets, by path.
     fields: BTreeMap<String, Field>,
 }
 
 struct Field {
-    /// Reference as written, and value.
+    /// What is shown in place of a value, the reference or a mask, and the value.
     values: Vec<(String, String)>,
     unset: bool,
 }
@@ -129,25 +129,33 @@ impl Expanded {
         self.fields.iter().any(unset)
     }
 
-    /// Shows references for values in findings, and drops findings about values that are not known.
+    /// Shows references for values and masks for secrets, and drops findings about values that are not known.
     pub(super) fn conceal(&self, findings: &mut Vec<Finding>) {
         findings.retain(|finding| finding.class == FindingClass::Expand || !self.is_about_unset(finding));
         for finding in findings {
             for (path, field) in &self.fields {
-                let related =
-                    path.starts_with(finding.path.as_str()) || finding.path.starts_with(path.as_str());
+                let related = path.starts_with(finding.path.as_str()) || finding.path.starts_with(path.as_str());
                 // A short value is likely a word of any message; elsewhere it is only a secret when it is long.
-                for (reference, value) in field.values.iter().filter(|(_, value)| related || value.len() >= 8)
-                {
+                for (reference, value) in field.values.iter().filter(|(_, value)| related || value.len() >= 8) {
                     finding.message = conceal_in(&finding.message, value, reference);
                     finding.hint = finding.hint.take().map(|hint| conceal_in(&hint, value, reference));
+                    // What a message was made of the value by other means than quoting it is not worth a leak.
+                    if is_derived(&finding.message, value) {
+                        finding.message = format!("the value of `{reference}` is not possible here");
+                    }
+                    finding.hint = finding.hint.take().filter(|hint| !is_derived(hint, value));
                 }
             }
-            let hint = finding.hint.take();
-            finding.hint = hint.map(|hint| deltaforge_core::config::mask(&hint).into_owned());
-            finding.message = deltaforge_core::config::mask(&finding.message).into_owned();
+            finding.message = mask(&finding.message).into_owned();
         }
     }
+}
+
+/// Whether a message still holds a value, in another case or with other punctuation.
+fn is_derived(message: &str, value: &str) -> bool {
+    let letters = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<String>();
+    let value = letters(value);
+    value.len() >= 6 && letters(message).contains(&value)
 }
 
 /// Replaces a value in a message where it stands as a word, also in the shortened form that messages use.
@@ -220,6 +228,13 @@ impl Expander<'_> {
                 )
             }
             Raw::Text(text) if text.contains("${") && !is_script(path) => return self.text(text, node, path),
+            Raw::Text(text) => {
+                let values: Vec<_> = secret_ranges(text).into_iter().map(|at| (MASK.into(), text[at].into())).collect();
+                if !values.is_empty() {
+                    self.fields.insert(path_text(path), Field { values, unset: false });
+                }
+                node.value.clone()
+            }
             other => other.clone(),
         };
         Node { value, span: node.span, secret: node.secret }
@@ -255,7 +270,7 @@ impl Expander<'_> {
                         Ok(Value::Secret(value)) => {
                             secret = true;
                             result.push_str(&value);
-                            field.values.push(("***".into(), value));
+                            field.values.push((MASK.into(), value));
                         }
                         Ok(Value::Unset(placeholder)) => {
                             field.unset = true;
@@ -271,6 +286,7 @@ impl Expander<'_> {
                 }
             }
         }
+        field.values.extend(secret_ranges(&result).into_iter().map(|at| (MASK.into(), result[at].to_string())));
         if !field.values.is_empty() || field.unset {
             self.fields.insert(path, field);
         }

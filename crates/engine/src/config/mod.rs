@@ -260,6 +260,12 @@ pub fn one_tree(text: &str) -> Result<Node, Vec<Finding>> {
     Err(sorted(errors))
 }
 
+/// Whether a text holds a document, or something that should be one: not only comments and nothing.
+pub fn holds_document(text: &str) -> bool {
+    let (trees, errors) = yaml::parse(text);
+    !trees.is_empty() || !errors.is_empty()
+}
+
 /// By place; findings without one keep their order.
 fn sorted(mut findings: Vec<Finding>) -> Vec<Finding> {
     findings.sort_by_key(|finding| (finding.span.line, finding.span.column));

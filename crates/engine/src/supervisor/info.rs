@@ -75,7 +75,7 @@ pub enum Refusal {
         found: String,
     },
     /// The document validates but cannot start; the old pipeline, if any, runs on.
-    StartFailed(Trouble),
+    StartFailed(Box<Trouble>),
     /// No such pipeline.
     PipelineNotFound(String),
     /// No checkpoint, or no such version of it.

@@ -85,7 +85,7 @@ impl Supervisor {
             None => entry.status(),
         };
         let outcome = match started.state {
-            State::Failed => Err(Refusal::StartFailed(started.trouble.unwrap_or_else(unexplained))),
+            State::Failed => Err(Refusal::StartFailed(Box::new(started.trouble.unwrap_or_else(unexplained)))),
             _ => self.persist(entry, &document.written).await,
         };
         if let Err(refusal) = outcome {
@@ -301,7 +301,7 @@ fn judge(report: Option<Report>, component: &str) -> Result<(), Refusal> {
             }
         },
     };
-    Err(Refusal::StartFailed(Trouble::of(&fault, component)))
+    Err(Refusal::StartFailed(Box::new(Trouble::of(&fault, component))))
 }
 
 async fn drop_slot(name: &str, run: &Run) -> Result<(), Refusal> {

@@ -1,7 +1,13 @@
 //! A supervisor without engine and servers: connectors that only parse, a launcher whose pipelines do as they are told, and a
 //! store that fails on demand. Shared with the tests of the control plane.
 
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "each test binary uses its part, and a test fails by panicking"
+)]
 
 use async_trait::async_trait;
 use deltaforge_core::checkpoint::{

@@ -10,7 +10,7 @@
 //!
 //! `$HOME` in a document stands for the folder. The state store is `state/` in it, the log `log`; a test that fails prints
 //! the end of the log. Nothing here sleeps for a length of time: everything waits for its condition.
-#![allow(dead_code, reason = "each test file uses its own part")]
+#![allow(dead_code, unreachable_pub, reason = "each test file is a crate of its own and uses its part")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -19,13 +19,18 @@
     reason = "in a test, a panic with a clear message is how a failure is reported"
 )]
 
+pub mod load;
+pub mod random;
+pub mod session;
+pub mod streams;
+
 use deltaforge_testkit::wait_for;
 use serde_json::Value;
 use std::cell::RefCell;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
@@ -93,6 +98,19 @@ impl Home {
     /// Starts the binary with further arguments and returns when the API answers, whatever the pipelines do.
     #[track_caller]
     pub fn launch(&self, args: &[&str]) -> Engine {
+        let mut engine = self.spawn(args);
+        let mut api = None;
+        wait_for("the API's address in the log", PATIENCE, || {
+            engine.assert_runs();
+            api = engine.api_in_log();
+            api.is_some()
+        });
+        engine.api = api;
+        engine
+    }
+
+    /// Starts the binary and returns at once.
+    pub fn spawn(&self, args: &[&str]) -> Engine {
         let log = self.path("log");
         let start_of_log = fs::metadata(&log).map_or(0, |meta| meta.len());
         let stderr = OpenOptions::new().create(true).append(true).open(&log).unwrap();
@@ -103,15 +121,7 @@ impl Home {
         command.args(["--api-addr", "127.0.0.1:0", "--metrics-addr", "off"]).args(args);
         command.current_dir(self.dir.path()).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
         let child = command.spawn().unwrap();
-        let mut engine = Engine { child: RefCell::new(child), log, start_of_log, api: None };
-        let mut api = None;
-        wait_for("the API's address in the log", PATIENCE, || {
-            engine.assert_runs();
-            api = engine.api_in_log();
-            api.is_some()
-        });
-        engine.api = api;
-        engine
+        Engine { child: RefCell::new(child), log, start_of_log, api: None }
     }
 
     /// The events written to `events.jsonl` so far; a line that is not whole yet is left out.
@@ -259,8 +269,9 @@ impl Engine {
         String::from_utf8_lossy(own).into_owned()
     }
 
+    /// Panics when the process has ended.
     #[track_caller]
-    fn assert_runs(&self) {
+    pub fn assert_runs(&self) {
         if let Some(status) = self.child.borrow_mut().try_wait().unwrap() {
             panic!("deltaforge ended with {status}");
         }
@@ -317,9 +328,4 @@ fn unchunk(mut body: &str) -> String {
         body = rest.get(size + 2..).unwrap_or("");
     }
     out
-}
-
-/// Writes a text file in one go.
-pub fn write_file(path: &Path, text: &str) {
-    File::create(path).and_then(|mut file| file.write_all(text.as_bytes())).unwrap();
 }

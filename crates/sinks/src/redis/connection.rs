@@ -54,7 +54,16 @@ impl Connector {
         };
         match tokio::time::timeout(limit, connected).await {
             Ok(result) => result,
-            Err(_) => Err(timed_out(address, "connect_timeout_secs", limit)),
+            Err(_) => Err(self.no_answer(address)),
+        }
+    }
+
+    fn no_answer(&self, address: &Address) -> Fault {
+        let fault = timed_out(address, "connect_timeout_secs", self.settings.connect_timeout);
+        match self.settings.tls_mode {
+            TlsMode::Disable => fault,
+            // A Redis without TLS takes the greeting for the beginning of a command and waits for more.
+            _ => fault.hint("the server may not speak TLS on this port: check port, scheme and tls.mode"),
         }
     }
 
@@ -63,7 +72,7 @@ impl Connector {
         let limit = self.settings.connect_timeout;
         match tokio::time::timeout(limit, dial(&self.settings, address)).await {
             Ok(result) => result,
-            Err(_) => Err(timed_out(address, "connect_timeout_secs", limit)),
+            Err(_) => Err(self.no_answer(address)),
         }
     }
 

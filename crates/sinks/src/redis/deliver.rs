@@ -36,7 +36,7 @@ use tokio::time::Instant;
 
 /// How much is encoded before it is written: large enough that calls do not count, small enough that a huge batch takes
 /// no memory of its own and Redis begins early.
-const CHUNK_BYTES: usize = 256 * 1024;
+const CHUNK_BYTES: usize = 64 * 1024;
 /// Streams whose kind was looked at are remembered, up to this many.
 const KNOWN_STREAMS: usize = 10_000;
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";

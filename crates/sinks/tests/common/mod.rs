@@ -7,7 +7,9 @@ use deltaforge_core::schema::{Column, TableName};
 use deltaforge_core::sink::{Delivered, Delivery, Receipt, Sink, SinkContext, SinkPlan};
 use deltaforge_core::source::{Names, SourceInfo};
 use deltaforge_core::{Batch, BatchSeq, Epoch, EventId, Fault, Op, TableSchema, Value};
+use futures_util::future::OptionFuture;
 use serde_json::json;
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::ops::Range;
 use std::sync::Arc;
@@ -143,15 +145,22 @@ pub async fn deliver_all(plan: &Arc<dyn SinkPlan>, batches: &[Arc<Batch>]) -> Ve
 
 async fn attempt(plan: &Arc<dyn SinkPlan>, batches: &[Arc<Batch>], done: &mut usize) -> Result<(), Fault> {
     let mut sink = plan.open(&context()).await?;
-    let mut window: std::collections::VecDeque<Receipt> = Default::default();
+    let mut window: VecDeque<Receipt> = VecDeque::new();
     let mut next = *done;
     while *done < batches.len() {
         if next < batches.len() && window.len() < 2 {
-            window.push_back(sink.deliver(batches[next].clone(), DELIVERY).await?);
+            match sink.deliver(batches[next].clone(), DELIVERY).await {
+                Ok(receipt) => window.push_back(receipt),
+                Err(fault) => {
+                    // The batches before it may well have arrived.
+                    while let Some(Ok(_)) = OptionFuture::from(window.pop_front()).await {
+                        *done += 1;
+                    }
+                    return Err(fault);
+                }
+            }
             next += 1;
-            continue;
-        }
-        if let Some(receipt) = window.pop_front() {
+        } else if let Some(receipt) = window.pop_front() {
             receipt.await?;
             *done += 1;
         }

@@ -75,22 +75,29 @@ impl SourceKind for PostgresKind {
         });
         let tables = parse_tables(fields);
         let start_position = parse_start(fields);
+        let tables_must_exist = fields.choice("missing_tables", &["warn", "error"], &[], "warn") == "error";
+        let create_slot = fields.bool("create_slot", true);
+        let create_publication = fields.bool("create_publication", true);
+        let full_identity = fields.choice("replica_identity", &["keep", "full"], &[], "keep") == "full";
+        let status_interval = Duration::from_secs(fields.int("status_interval_secs", 5, 1..=30) as u64);
+        let retry = RetryPolicy::parse(fields, RetryPolicy::SOURCE);
+        // The other word, `snapshot`, comes with the snapshots.
+        fields.choice("on_lost_position", &["fail"], &["snapshot"], "fail");
+        // Every key is read before anything is given up: one that nobody asked for is reported as unknown.
         let settings = Settings {
             id,
             target: target?,
             slot: slot?,
             publication: publication?,
             tables: tables?,
-            tables_must_exist: fields.choice("missing_tables", &["warn", "error"], &[], "warn") == "error",
+            tables_must_exist,
             start_position,
-            create_slot: fields.bool("create_slot", true),
-            create_publication: fields.bool("create_publication", true),
-            full_identity: fields.choice("replica_identity", &["keep", "full"], &[], "keep") == "full",
-            status_interval: Duration::from_secs(fields.int("status_interval_secs", 5, 1..=30) as u64),
-            retry: RetryPolicy::parse(fields, RetryPolicy::SOURCE),
+            create_slot,
+            create_publication,
+            full_identity,
+            status_interval,
+            retry,
         };
-        // The other word, `snapshot`, comes with the snapshots.
-        fields.choice("on_lost_position", &["fail"], &["snapshot"], "fail");
         let info = SourceInfo { connector: "postgresql", fields: FIELDS };
         Some(Arc::new(Plan { settings: Arc::new(settings), info }))
     }

@@ -54,7 +54,12 @@ impl FileStore {
 impl CheckpointStore for FileStore {
     async fn acquire(&self, source_id: &str, pipeline: &str) -> Result<Lease, Fault> {
         let key = source_id.to_owned();
-        self.files.write(move |book| Ok(book.sweep(&key))).await?;
+        self.files
+            .write(move |book| {
+                book.sweep(&key);
+                Ok(())
+            })
+            .await?;
         let (key, pipeline, rename) = (source_id.to_owned(), pipeline.to_owned(), self.rename.clone());
         self.files.write(move |book| book.acquire(&key, &pipeline, &rename)).await
     }
@@ -83,7 +88,12 @@ impl CheckpointStore for FileStore {
 
     async fn remove(&self, source_id: &str) -> Result<(), Fault> {
         let key = source_id.to_owned();
-        self.files.write(move |book| Ok(book.remove(&key))).await
+        self.files
+            .write(move |book| {
+                book.remove(&key);
+                Ok(())
+            })
+            .await
     }
 
     async fn list(&self) -> Result<Vec<Checkpoint>, Fault> {
@@ -123,7 +133,12 @@ impl DocumentStore for FileStore {
 
     async fn remove_document(&self, name: &str) -> Result<(), Fault> {
         let name = name.to_owned();
-        self.files.write(move |book| Ok(book.remove_document(&name))).await
+        self.files
+            .write(move |book| {
+                book.remove_document(&name);
+                Ok(())
+            })
+            .await
     }
 
     async fn documents(&self) -> Result<Vec<(String, String)>, Fault> {

@@ -36,15 +36,14 @@ pub(super) fn load(db: &Connection, source_id: &str) -> Result<Option<Checkpoint
     let latest = db.prepare_cached(LATEST)?.query_row([source_id], text).optional()?;
     let Some(latest) = latest else { return Ok(None) };
     let mut checkpoint = read(source_id, &latest)?;
-    // The name as of now: the key may have been given to a renamed pipeline since the save.
+    // The owner's name as of now, not what a save said: the key may have been given to a renamed pipeline since.
     checkpoint.pipeline = owner(db, source_id)?.unwrap_or_default().0;
     Ok(Some(checkpoint))
 }
 
 pub(super) fn save(db: &Connection, checkpoint: Checkpoint, epoch: Epoch) -> Result<u64> {
-    let mut checkpoint = normal(checkpoint)?;
-    checkpoint.pipeline = check_epoch(db, &checkpoint.source_id, epoch)?;
-    add(db, checkpoint, epoch).map(|saved| saved.version)
+    check_epoch(db, &checkpoint.source_id, epoch)?;
+    add(db, normal(checkpoint)?, epoch).map(|saved| saved.version)
 }
 
 pub(super) fn versions(db: &Connection, source_id: &str) -> Result<Vec<Version>> {
@@ -171,10 +170,9 @@ fn put_owner(db: &Connection, source_id: &str, pipeline: &str, epoch: u64) -> Re
     Ok(())
 }
 
-/// The owner's name, if `epoch` is the owner's.
-fn check_epoch(db: &Connection, source_id: &str, epoch: Epoch) -> Result<String> {
+fn check_epoch(db: &Connection, source_id: &str, epoch: Epoch) -> Result<()> {
     match owner(db, source_id)? {
-        Some((pipeline, owner)) if owner == epoch.0 && !pipeline.is_empty() => Ok(pipeline),
+        Some((pipeline, owner)) if owner == epoch.0 && !pipeline.is_empty() => Ok(()),
         _ => Err(faults::fenced(source_id).into()),
     }
 }

@@ -169,7 +169,7 @@ fn documents_are_compared_with_each_other() {
         found,
         [
             "b.yaml:2:19: metadata.name: `one` is already the name of the pipeline at a.yaml:2:19",
-            "b.yaml:11:41: spec.source.config.id: `y` is already the source id of the pipeline `two`",
+            "b.yaml:12:43: spec.source.config.id: `y` is already the source id of the pipeline `two`",
         ]
     );
     assert_eq!(loaded.names, ["one", "two", "one", "three"]);

@@ -61,6 +61,10 @@ impl SourcePlan for TestSource {
         Err(Fault::bug("test.closed", "never opened"))
     }
 
+    fn number(&self, _: &Position) -> Option<u64> {
+        None
+    }
+
     fn compare(&self, _: &Position, _: &Position) -> Option<Ordering> {
         None
     }

@@ -1,0 +1,154 @@
+//! What parsing accepts and refuses, as the specification has it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod common;
+
+use common::parse;
+use serde_json::{Value, json};
+
+fn merged(mut base: Value, more: &Value) -> Value {
+    for (key, value) in more.as_object().unwrap() {
+        base[key] = value.clone();
+    }
+    base
+}
+
+/// Each case: settings added to a valid `config`, and the findings: path, class, part of the message.
+fn refuse(kind: &str, base: Value, cases: &[(Value, &str, &str, &str)]) {
+    parse(kind, base.clone(), None).unwrap();
+    for (more, path, class, message) in cases {
+        let findings =
+            parse(kind, merged(base.clone(), more), None).err().unwrap_or_else(|| panic!("accepted: {more}"));
+        let prefix = format!("config.{path}: {class}: ");
+        assert!(
+            findings.len() == 1 && findings[0].starts_with(&prefix) && findings[0].contains(message),
+            "{more}: expected {prefix}…{message}…, found {findings:?}"
+        );
+    }
+}
+
+#[test]
+fn common_keys() {
+    let cases = [
+        (json!({ "id": "a b" }), "id", "form", "letters"),
+        (json!({ "filter": { "ops": ["c"] } }), "filter", "unknown", "planned, not in this release"),
+        (json!({ "key_change": "split" }), "key_change", "choice", "planned, not in this release"),
+        (json!({ "key_change": "x" }), "key_change", "choice", "`x`"),
+        (json!({ "retry": { "max_ms": 0 } }), "retry.max_ms", "range", "1 to"),
+        (json!({ "retry": { "maxms": 1 } }), "retry.maxms", "unknown", ""),
+        (json!({ "required": "yes" }), "required", "type", ""),
+        (json!({ "encoding": "avro" }), "encoding", "choice", "planned"),
+        (
+            json!({ "envelope": { "type": "debezium", "compat": "strict" } }),
+            "envelope.compat",
+            "choice",
+            "planned",
+        ),
+        (json!({ "brokers": "x" }), "brokers", "unknown", "unknown key"),
+    ];
+    refuse("redis", json!({ "uri": "redis://h", "stream": "s" }), &cases);
+    refuse("file", json!({ "path": "/tmp/x" }), &cases);
+    refuse("stdout", json!({}), &cases);
+}
+
+#[test]
+fn required_and_retry() {
+    let plan = |config: Value, beside| parse("stdout", config, beside).unwrap();
+    assert!(plan(json!({}), None).required());
+    assert!(!plan(json!({ "required": false }), None).required());
+    assert!(!plan(json!({}), Some(false)).required());
+    assert!(!plan(json!({ "required": false }), Some(false)).required());
+    let findings = parse("stdout", json!({ "required": true }), Some(false)).err().unwrap();
+    assert!(findings[0].starts_with("config.required: conflict: "), "{findings:?}");
+    assert_eq!(plan(json!({}), None).retry().max_attempts, 0);
+    assert_eq!(plan(json!({}), Some(false)).retry().max_attempts, 5);
+    assert_eq!(plan(json!({ "retry": { "initial_ms": 7 } }), Some(false)).retry().initial_ms, 7);
+    assert_eq!(plan(json!({}), None).id(), "test-sink");
+    assert_eq!(plan(json!({ "id": "mine" }), None).id(), "mine");
+}
+
+#[test]
+fn redis() {
+    let good = [
+        "redis://h",
+        "redis://h:1/15",
+        "REDIS://u:p@[::1]:1",
+        "rediss://:p@h",
+        "redis-cluster://a:1,b:2",
+        "redis-sentinel://a,b:2/3?master=m",
+    ];
+    for uri in good {
+        parse("redis", json!({ "uri": uri, "stream": "${source.table}", "key": "${after.id}" }), None)
+            .unwrap();
+    }
+    let cases = [
+        (json!({ "uri": null }), "uri", "missing", "required"),
+        (json!({ "stream": null }), "stream", "missing", "required"),
+        (json!({ "uri": "h:6379" }), "uri", "form", "scheme"),
+        (json!({ "uri": "http://h" }), "uri", "form", "`http://` is not a scheme of Redis"),
+        (json!({ "uri": "redis://" }), "uri", "form", "the host is missing"),
+        (json!({ "uri": "redis://a,b" }), "uri", "form", "one host"),
+        (json!({ "uri": "redis://h/x" }), "uri", "form", "database number"),
+        (json!({ "uri": "redis://h?master=m" }), "uri", "form", "`master` is not a parameter"),
+        (json!({ "uri": "redis-cluster://h/1" }), "uri", "form", "only database 0"),
+        (json!({ "uri": "redis-sentinel://h" }), "uri", "form", "`master` is missing"),
+        (json!({ "uri": "redis-sentinel://h?master=m&x=1" }), "uri", "form", "`x`"),
+        (json!({ "stream": "${after" }), "stream", "form", ""),
+        (json!({ "key": "${nothing.at.all}" }), "key", "form", ""),
+        (json!({ "field": "event_id" }), "field", "conflict", "another field"),
+        (json!({ "field": "df-key" }), "field", "conflict", "another field"),
+        (json!({ "field": "" }), "field", "form", "empty"),
+        (json!({ "maxlen": -1 }), "maxlen", "range", ""),
+        (json!({ "send_timeout_secs": 0 }), "send_timeout_secs", "range", "1 to 3600"),
+        (json!({ "batch_timeout_secs": 3601 }), "batch_timeout_secs", "range", "1 to 3600"),
+        (json!({ "connect_timeout_secs": "x" }), "connect_timeout_secs", "type", ""),
+        (json!({ "tls": { "mode": "prefer" } }), "tls.mode", "choice", ""),
+        (json!({ "uri": "rediss://h", "tls": { "mode": "disable" } }), "tls", "conflict", "config.uri"),
+        (json!({ "tls": { "cert_file": "a", "key_file": "b" } }), "tls", "conflict", "encryption"),
+        (json!({ "tls": { "mode": "require", "cert_file": "a" } }), "tls.cert_file", "conflict", "together"),
+    ];
+    refuse("redis", json!({ "uri": "redis://h", "stream": "s" }), &cases);
+}
+
+#[test]
+fn a_password_is_in_no_finding() {
+    for uri in [
+        "redis://u:hunter2@h:x",
+        "hunter2",
+        "redis://u:hunter2",
+        "redis://u:hunter2%@h",
+        "redis://:hunter2@h/hunter2",
+    ] {
+        let findings = parse("redis", json!({ "uri": uri, "stream": "s" }), None).err().unwrap();
+        assert!(findings.iter().all(|finding| !finding.contains("hunter2")), "{findings:?}");
+    }
+}
+
+#[test]
+fn file_and_stdout() {
+    let cases = [
+        (json!({ "path": null }), "path", "missing", "required"),
+        (json!({ "path": "/tmp/" }), "path", "form", "directory"),
+        (json!({ "path": "/tmp/${x" }), "path", "form", ""),
+        (json!({ "sync": "always" }), "sync", "choice", ""),
+        (json!({ "rotate": { "max_bytes": "x" } }), "rotate.max_bytes", "form", "size"),
+        (json!({ "rotate": { "max_age_secs": -1 } }), "rotate.max_age_secs", "range", ""),
+        (json!({ "rotate": { "every": 1 } }), "rotate.every", "unknown", ""),
+        (json!({ "tls": { "mode": "require" } }), "tls", "unknown", ""),
+    ];
+    refuse(
+        "file",
+        json!({ "path": "/tmp/x", "rotate": { "max_bytes": "1 MiB", "max_age_secs": 60 } }),
+        &cases,
+    );
+    refuse("stdout", json!({ "pretty": true }), &[(json!({ "pretty": "x" }), "pretty", "type", "")]);
+}
+
+#[test]
+fn one_row_per_connector() {
+    let kinds = deltaforge_sinks::kinds();
+    let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
+    assert_eq!(names, ["redis", "file", "stdout"]);
+    assert!(deltaforge_sinks::PLANNED.iter().all(|planned| !names.contains(planned)));
+    assert!(kinds.iter().all(|kind| !kind.summary().is_empty()));
+}
