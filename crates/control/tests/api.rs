@@ -1,5 +1,7 @@
 //! Every route over real HTTP: status codes, shapes, errors, access.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod http;
 #[path = "../../engine/tests/support/mod.rs"]
 mod support;

@@ -2,7 +2,8 @@
 //! from each event.
 //!
 //! A reference is a path of two to four names that begins at `before`, `after`, `source` or `event`; further names reach
-//! into JSON columns and composites. After `:-` stands a text for when the event has nothing there, or an empty text.
+//! into JSON columns and composites. After `:-` stands a text for when the event has nothing there, or an empty text. `$${` is a
+//! plain `${`.
 //!
 //! Templates are filled in one of two ways. For a route (topic, stream, subject, table, path, URL) a part that is missing,
 //! null or an object cannot be filled: [`RouteError`]. For keys and headers objects are compact JSON

@@ -1,5 +1,7 @@
 //! The supervisor with scripted pipelines: what survives a restart, what a broken change leaves, what an end looks like.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
 mod support;
 
 use deltaforge_core::config::Node;
@@ -342,4 +344,16 @@ async fn a_caller_that_goes_away_ends_only_its_waiting() {
     }
     world.until("a", |status| status.phase == Phase::Streaming).await;
     assert!(world.store.document("a").is_some());
+}
+
+#[tokio::test]
+async fn a_patch_gets_at_no_files() {
+    let world = World::new();
+    world.load(&[json_of("a")]).await;
+    let patch = json!({"spec": {"sinks": [{"type": "null", "config": {"uri": "x${file:/etc/passwd}"}}]}});
+    let refusal = world.patch("a", patch).await.unwrap_err();
+    assert!(
+        matches!(&refusal, Refusal::InvalidSpec(f) if f[0].path == "spec.sinks[0].config.uri"),
+        "{refusal:?}"
+    );
 }

@@ -147,7 +147,8 @@ impl std::str::FromStr for Listen {
             return Ok(Listen::At(text.into()));
         }
         let named = text.rsplit_once(':').is_some_and(|(host, port)| {
-            let host_ok = !host.is_empty() && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
+            let host_ok = !host.is_empty()
+                && host.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_'));
             host_ok && port.parse::<u16>().is_ok()
         });
         if named { Ok(Listen::At(text.into())) } else { Err("expected HOST:PORT or `off`".into()) }
@@ -202,7 +203,8 @@ mod tests {
 
     #[test]
     fn flags_without_a_subcommand_belong_to_run() {
-        let cli = Cli::try_parse_from(["deltaforge", "-c", "a.yaml", "--config", "b", "--api-addr", "off"]).unwrap();
+        let cli = Cli::try_parse_from(["deltaforge", "-c", "a.yaml", "--config", "b", "--api-addr", "off"])
+            .unwrap();
         assert!(cli.command.is_none());
         assert_eq!((cli.run.config.len(), cli.run.api_addr), (2, Listen::Off));
         let cli = Cli::try_parse_from(["deltaforge", "run", "--shutdown-timeout-secs", "5"]).unwrap();

@@ -38,7 +38,9 @@ impl Variables {
     /// A sentence naming the line that is no assignment.
     pub(crate) fn with_env_file(path: &Path) -> Result<Variables, String> {
         match std::fs::read_to_string(path) {
-            Ok(text) => Ok(Variables { file: assignments(&text).map_err(|e| format!("{}: {e}", path.display()))? }),
+            Ok(text) => {
+                Ok(Variables { file: assignments(&text).map_err(|e| format!("{}: {e}", path.display()))? })
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Variables::default()),
             Err(e) => Err(format!("{} cannot be read: {e}", path.display())),
         }
@@ -165,7 +167,8 @@ impl<F: Fn(&str) -> Option<String>> Reader<F> {
         let slot = self.literal("SOURCE_SLOT_NAME", "SLOT_NAME", "dbmazz_slot");
         let publication = self.literal("SOURCE_PUBLICATION_NAME", "PUBLICATION_NAME", "dbmazz_pub");
         let tables = self.set("TABLES").unwrap_or_default();
-        let tables: Vec<String> = tables.split(',').map(str::trim).filter(|t| !t.is_empty()).map(escaped).collect();
+        let tables: Vec<String> =
+            tables.split(',').map(str::trim).filter(|t| !t.is_empty()).map(escaped).collect();
         if tables.is_empty() {
             self.missing("TABLES", "the tables to capture, separated by commas");
         }
@@ -269,8 +272,12 @@ mod tests {
         document(|name| variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_string()))
     }
 
-    const LEAST: [(&str, &str); 4] =
-        [("SOURCE_URL", "postgres://u:geheim@h/d"), ("TABLES", " public.a, b ,"), ("SINK_TYPE", "redis"), ("SINK_URL", "redis://r")];
+    const LEAST: [(&str, &str); 4] = [
+        ("SOURCE_URL", "postgres://u:geheim@h/d"),
+        ("TABLES", " public.a, b ,"),
+        ("SINK_TYPE", "redis"),
+        ("SINK_URL", "redis://r"),
+    ];
 
     #[test]
     fn a_document_with_references() {
@@ -280,19 +287,35 @@ mod tests {
         assert_eq!(config["tables"], json!(["public.a", "b"]));
         assert_eq!((&config["slot"], &config["publication"]), (&json!("dbmazz_slot"), &json!("dbmazz_pub")));
         assert_eq!(config["replica_identity"], "full");
-        assert_eq!(made["spec"]["sinks"][0]["config"], json!({"uri": "${SINK_URL}", "stream": "${source.table}"}));
-        assert_eq!(made["spec"]["batch"], json!({"max_events": 10000, "max_bytes": 67_108_864, "max_ms": 5000}));
+        assert_eq!(
+            made["spec"]["sinks"][0]["config"],
+            json!({"uri": "${SINK_URL}", "stream": "${source.table}"})
+        );
+        assert_eq!(
+            made["spec"]["batch"],
+            json!({"max_events": 10000, "max_bytes": 67_108_864, "max_ms": 5000})
+        );
         assert!(!made.to_string().contains("geheim"));
     }
 
     #[test]
     fn older_names_work_and_warn() {
-        let variables =
-            [("DATABASE_URL", "postgres://h/d"), ("SLOT_NAME", "s"), ("TABLES", "a"), ("SINK_TYPE", "redis"), ("STARROCKS_URL", "redis://r")];
+        let variables = [
+            ("DATABASE_URL", "postgres://h/d"),
+            ("SLOT_NAME", "s"),
+            ("TABLES", "a"),
+            ("SINK_TYPE", "redis"),
+            ("STARROCKS_URL", "redis://r"),
+        ];
         let made = run(&variables).unwrap();
         assert_eq!(made.document.to_json()["spec"]["source"]["config"]["dsn"], "${DATABASE_URL}");
         assert_eq!(made.document.to_json()["spec"]["source"]["config"]["slot"], "s");
-        assert_eq!(made.warnings.iter().filter(|w| w.contains("older name")).count(), 3, "{:?}", made.warnings);
+        assert_eq!(
+            made.warnings.iter().filter(|w| w.contains("older name")).count(),
+            3,
+            "{:?}",
+            made.warnings
+        );
         assert!(is_asked_for(|name| variables.iter().any(|(key, _)| *key == name).then(String::new)));
     }
 

@@ -73,7 +73,12 @@ impl Reader {
         let is_known = self.met.len() == before.0 || self.problems.len() > before.1;
         if what.is_none() && !is_known {
             let hint = "a directory is searched for *.yaml, *.yml and *.json";
-            self.problem(path, FindingClass::Missing, "there is no pipeline document here".into(), Some(hint.into()));
+            self.problem(
+                path,
+                FindingClass::Missing,
+                "there is no pipeline document here".into(),
+                Some(hint.into()),
+            );
         }
     }
 
@@ -94,7 +99,8 @@ impl Reader {
             if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
                 continue;
             }
-            let is_document = path.extension().is_some_and(|e| ["yaml", "yml", "json"].iter().any(|known| e == *known));
+            let is_document =
+                path.extension().is_some_and(|e| ["yaml", "yml", "json"].iter().any(|known| e == *known));
             if path.is_dir() {
                 self.walk(&path, files);
             } else if is_document {
@@ -116,7 +122,11 @@ impl Reader {
         let text = match read_at_most(path, MAX_BYTES as u64 + 1) {
             Ok(text) => text,
             Err(e) => {
-                let class = if e.kind() == io::ErrorKind::InvalidData { FindingClass::Form } else { FindingClass::Missing };
+                let class = if e.kind() == io::ErrorKind::InvalidData {
+                    FindingClass::Form
+                } else {
+                    FindingClass::Missing
+                };
                 self.problem(path, class, reason(&e), None);
                 return false;
             }
@@ -130,7 +140,10 @@ impl Reader {
 
     fn problem(&mut self, path: &Path, class: FindingClass, message: String, hint: Option<String>) {
         let path = path.display().to_string();
-        self.problems.push(Problem { file: None, finding: Finding { path, span: Span::default(), class, message, hint } });
+        self.problems.push(Problem {
+            file: None,
+            finding: Finding { path, span: Span::default(), class, message, hint },
+        });
     }
 }
 
@@ -176,7 +189,16 @@ mod tests {
         for sub in ["b", "..data", ".git"] {
             create_dir(at(sub)).unwrap();
         }
-        for file in ["c.yaml", "a.yml", "b/z.json", "b/a.yaml", ".hidden.yaml", ".git/x.yaml", "..data/linked.yaml", "notes.txt"] {
+        for file in [
+            "c.yaml",
+            "a.yml",
+            "b/z.json",
+            "b/a.yaml",
+            ".hidden.yaml",
+            ".git/x.yaml",
+            "..data/linked.yaml",
+            "notes.txt",
+        ] {
             write(at(file), "{a: 1}").unwrap();
         }
         write(at("empty.yaml"), "# nothing\n---\n").unwrap();

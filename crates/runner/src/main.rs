@@ -21,7 +21,9 @@ use cli::{Cli, Command, planned};
 use exit::Exit;
 use std::process::ExitCode;
 
-/// It gives memory back to the system sooner than the C library's allocator, and is faster under several threads.
+/// It gives memory back to the system sooner than the C library's allocator, and is faster under several threads. It is built
+/// without transparent huge pages (`no_thp`): with them each thread's first small allocation costs 2 MiB, and an idle process is
+/// 27 MiB large instead of 11.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

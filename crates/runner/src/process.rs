@@ -30,7 +30,8 @@ struct Times {
 fn times(stat: &str) -> Times {
     let Some((_, rest)) = stat.rsplit_once(')') else { return Times::default() };
     let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
-    let field = |number: usize| fields.get(number - 3).and_then(|text| text.parse::<f64>().ok()).unwrap_or_default();
+    let field =
+        |number: usize| fields.get(number - 3).and_then(|text| text.parse::<f64>().ok()).unwrap_or_default();
     Times { cpu_ticks: field(14) + field(15), start_ticks: field(22) }
 }
 

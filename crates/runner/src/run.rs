@@ -73,7 +73,12 @@ fn documents(args: &RunArgs) -> Result<Given, Exit> {
     }
     let made = environment::document(|name| variables.get(name)).map_err(Exit::Usage)?;
     let document = loader.document(&made.document, false).map_err(|findings| {
-        Exit::Invalid(findings.into_iter().map(|finding| Problem { file: Some("environment".into()), finding }).collect())
+        Exit::Invalid(
+            findings
+                .into_iter()
+                .map(|finding| Problem { file: Some("environment".into()), finding })
+                .collect(),
+        )
     })?;
     Ok(Given { documents: vec![(document, Origin::Env)], warnings: made.warnings, loader })
 }

@@ -24,7 +24,9 @@ use tokio::net::TcpListener;
 pub(crate) async fn serve(args: &RunArgs, location: &Location, given: Given) -> Result<(), Exit> {
     // Caught from here on: a signal during the start ends it as well.
     let mut signals = Signals::catch().map_err(|e| Exit::failed(format!("signals cannot be caught: {e}")))?;
-    let store = location.open().map_err(|fault| Exit::failed(format!("the state store cannot be opened: {fault}")))?;
+    let store = location
+        .open()
+        .map_err(|fault| Exit::failed(format!("the state store cannot be opened: {fault}")))?;
     if given.documents.is_empty() {
         need_stored_pipelines(&*store).await?;
     }
@@ -46,14 +48,19 @@ pub(crate) async fn serve(args: &RunArgs, location: &Location, given: Given) -> 
     };
     let _servers = [
         api_listener.map(|listener| spawn_server("api", listener, deltaforge_control::router(api.clone()))),
-        metrics_listener.map(|listener| spawn_server("metrics", listener, deltaforge_control::metrics_router(api))),
+        metrics_listener
+            .map(|listener| spawn_server("metrics", listener, deltaforge_control::metrics_router(api))),
     ];
     let load = supervisor.load(given.documents);
     load.await.map_err(|fault| Exit::failed(format!("the state store does not answer: {fault}")))?;
     tracing::info!(version = version::VERSION, commit = version::COMMIT, "deltaforge runs");
 
     let signal = signals.next().await;
-    tracing::info!(signal, timeout_secs = args.shutdown_timeout_secs, "draining; a second signal ends the process at once");
+    tracing::info!(
+        signal,
+        timeout_secs = args.shutdown_timeout_secs,
+        "draining; a second signal ends the process at once"
+    );
     tokio::select! {
         drained = supervisor.shutdown(deadline) => match drained {
             true => {

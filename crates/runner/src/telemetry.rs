@@ -41,7 +41,17 @@ pub(crate) fn start(format: LogFormat, filter: EnvFilter) -> Result<(), String> 
             registry.with(text).try_init()
         }
     };
-    started.map_err(|e| e.to_string())
+    started.map_err(|e| e.to_string())?;
+    std::panic::set_hook(Box::new(log_panic));
+    Ok(())
+}
+
+/// A panic is one line of the log like any other. Its text is left out unless it is part of the program: a formatted one may
+/// hold a row's value.
+fn log_panic(info: &std::panic::PanicHookInfo<'_>) {
+    let text = info.payload().downcast_ref::<&'static str>().copied().unwrap_or("panicked");
+    let location = info.location().map(ToString::to_string);
+    tracing::error!(location, "panic: {text}");
 }
 
 struct Clock;
@@ -88,7 +98,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for JsonLines {
                 line.extend(fields.0.clone());
             }
         }
-        line.extend(own.0.into_iter().filter(|(name, _)| !matches!(name.as_str(), "ts" | "level" | "target" | "msg")));
+        line.extend(
+            own.0.into_iter().filter(|(name, _)| !matches!(name.as_str(), "ts" | "level" | "target" | "msg")),
+        );
         write_line(&line);
     }
 }

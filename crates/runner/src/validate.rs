@@ -22,7 +22,8 @@ pub(crate) fn validate(args: &ValidateArgs) -> Result<(), Exit> {
         return Err(Exit::Invalid(loaded.errors));
     }
     if args.json {
-        let warnings: Vec<_> = loaded.warnings.iter().map(deltaforge_engine::config::Problem::to_json).collect();
+        let warnings: Vec<_> =
+            loaded.warnings.iter().map(deltaforge_engine::config::Problem::to_json).collect();
         let mut report = json!({"valid": true, "pipelines": loaded.names});
         if !warnings.is_empty() {
             report["warnings"] = warnings.into();

@@ -16,7 +16,8 @@ struct Case {
 
 fn tables() -> Vec<PathBuf> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/bad_configs");
-    let mut tables: Vec<_> = std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut tables: Vec<_> =
+        std::fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     tables.sort();
     tables
 }
@@ -52,7 +53,12 @@ fn write_files(case: &Case, directory: &Path) -> Vec<String> {
 fn validate(directory: &Path, files: &[String]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_deltaforge"));
     command.current_dir(directory).env_clear().arg("validate").args(files);
-    command.envs([("EMPTY", ""), ("NUMBER", "17"), ("WORD", "canary-of-the-environment"), ("PG_DSN", "postgres://u:canary@h/d")]);
+    command.envs([
+        ("EMPTY", ""),
+        ("NUMBER", "17"),
+        ("WORD", "canary-of-the-environment"),
+        ("PG_DSN", "postgres://u:canary@h/d"),
+    ]);
     let output = command.output().unwrap();
     (output.status.code(), String::from_utf8(output.stderr).unwrap())
 }
@@ -74,7 +80,12 @@ fn every_bad_configuration_is_refused_with_its_text() {
             count += 1;
             write!(updated, "\n### {}\n{}>>>\n{found}\n", case.title, case.input).unwrap();
             if code != Some(2) || found != case.expected {
-                writeln!(wrong, "## {} (exit {code:?})\n{found}\n-- expected\n{}\n", case.title, case.expected).unwrap();
+                writeln!(
+                    wrong,
+                    "## {} (exit {code:?})\n{found}\n-- expected\n{}\n",
+                    case.title, case.expected
+                )
+                .unwrap();
             }
             // Passwords are part of some documents, and never of an error.
             assert!(!found.contains("canary"), "{}: {found}", case.title);
@@ -93,7 +104,8 @@ fn errors_have_a_form_for_programs() {
     let directory = tempfile::tempdir().unwrap();
     std::fs::write(directory.path().join("p.yaml"), "metadata: {name: x}\nspec: {sources: {}}\n").unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_deltaforge"));
-    let output = command.current_dir(directory.path()).args(["validate", "--json", "p.yaml"]).output().unwrap();
+    let output =
+        command.current_dir(directory.path()).args(["validate", "--json", "p.yaml"]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["valid"], false);

@@ -25,7 +25,9 @@ spec:
 fn version() {
     let done = Program::new(&["version"]).run();
     assert_eq!(done.code, 0);
-    for part in ["deltaforge 1.0.0", "commit: ", "target: ", "sources: postgres", "sinks: redis, file, stdout"] {
+    for part in
+        ["deltaforge 1.0.0", "commit: ", "target: ", "sources: postgres", "sinks: redis, file, stdout"]
+    {
         assert!(done.stdout.contains(part), "{part}: {done:?}");
     }
     let json: Value = serde_json::from_str(&Program::new(&["version", "--json"]).run().stdout).unwrap();
@@ -50,7 +52,10 @@ fn bad_usage_exits_2() {
         (vec!["--state", "s3://b/p"], "planned, not in this release"),
         (vec!["--grpc-addr"], "planned, not in this release"),
         (vec!["--grpc-addr", "127.0.0.1:0"], "planned, not in this release"),
-        (vec!["doctor", "--config", "x", "--json"], "the subcommand `doctor` is planned, not in this release"),
+        (
+            vec!["doctor", "--config", "x", "--json"],
+            "the subcommand `doctor` is planned, not in this release",
+        ),
         (vec!["demo"], "`demo` is planned"),
         (vec!["tail"], "`tail` is planned"),
         (vec!["checkpoints", "list"], "`checkpoints` is planned"),
@@ -108,13 +113,17 @@ fn validate() {
     let done = Program::new(&["validate", "--config", "pipeline.yaml", "--json"]).dir(dir.path()).run();
     let json: Value = serde_json::from_str(&done.stdout).unwrap();
     assert_eq!((done.code, &json["valid"]), (2, &Value::Bool(false)));
-    assert!(json["errors"].as_array().unwrap().iter().any(|e| e["class"] == "unknown" && e["line"] == 8), "{json}");
+    assert!(
+        json["errors"].as_array().unwrap().iter().any(|e| e["class"] == "unknown" && e["line"] == 8),
+        "{json}"
+    );
     assert!(!done.stdout.contains("geheim"), "{done:?}");
 
     std::fs::write(&file, DOCUMENT.replace("${PG_DSN:-", "${PG_DSN_UNSET}${X:-")).unwrap();
     let done = Program::new(&["validate", "--config", "pipeline.yaml"]).dir(dir.path()).run();
     assert_eq!((done.code, done.stderr.contains("PG_DSN_UNSET")), (2, true), "{done:?}");
-    let done = Program::new(&["validate", "--allow-unset", "--config", "pipeline.yaml"]).dir(dir.path()).run();
+    let done =
+        Program::new(&["validate", "--allow-unset", "--config", "pipeline.yaml"]).dir(dir.path()).run();
     assert_eq!(done.code, 0, "{done:?}");
 }
 
@@ -152,7 +161,8 @@ fn runs_serves_and_drains_on_sigterm() {
 fn sigint_drains_too_and_logs_may_be_text() {
     let dir = scratch();
     std::fs::write(dir.path().join("p.yaml"), DOCUMENT).unwrap();
-    let running = Running::start(dir.path(), &["--config", "p.yaml", "--log-format", "text", "--log-level", "debug"]);
+    let running =
+        Running::start(dir.path(), &["--config", "p.yaml", "--log-format", "text", "--log-level", "debug"]);
     http(&running.api, "GET", "/healthz", "");
     let done = running.end(rustix::process::Signal::INT);
     assert_eq!(done.code, 0, "{done:?}");
@@ -222,12 +232,17 @@ fn a_pipeline_made_over_the_api_is_back_without_config() {
 #[test]
 fn variables_alone_describe_a_pipeline() {
     let dir = scratch();
-    let env = [("SOURCE_URL", "postgres://u:geheim@127.0.0.1:1/d"), ("TABLES", "public.orders, public.items")];
+    let env =
+        [("SOURCE_URL", "postgres://u:geheim@127.0.0.1:1/d"), ("TABLES", "public.orders, public.items")];
     let with = |more: &[(&'static str, &'static str)]| env.iter().chain(more).copied().collect::<Vec<_>>();
     let done = Program::new(&[]).dir(dir.path()).envs(&env).run();
     assert_eq!(done.code, 2, "{done:?}");
-    assert!(done.stderr.contains("SINK_TYPE=starrocks, the default, is planned, not in this release"), "{done:?}");
-    let done = Program::new(&[]).dir(dir.path()).envs(&with(&[("SINK_TYPE", "redis"), ("FLUSH_SIZE", "x")])).run();
+    assert!(
+        done.stderr.contains("SINK_TYPE=starrocks, the default, is planned, not in this release"),
+        "{done:?}"
+    );
+    let done =
+        Program::new(&[]).dir(dir.path()).envs(&with(&[("SINK_TYPE", "redis"), ("FLUSH_SIZE", "x")])).run();
     assert!(done.stderr.contains("SINK_URL is required") && done.stderr.contains("FLUSH_SIZE"), "{done:?}");
     let redis = with(&[("SINK_TYPE", "redis"), ("SINK_URL", "redis://:geheim@127.0.0.1:1")]);
     let stdout = with(&[("SINK_TYPE", "stdout")]);

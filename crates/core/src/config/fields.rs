@@ -1,6 +1,9 @@
 //! Reading a map of settings field by field, collecting every finding.
 
-use super::{Finding, FindingClass, Key, Node, Raw, Secret, nearest, parse_size};
+use super::{
+    Finding, FindingClass, Key, Node, Raw, Secret, Span, all_words, did_you_mean, nearest, parse_size,
+    size_text,
+};
 use std::ops::RangeInclusive;
 
 /// Findings of a document so far, and warnings, which do not refuse it.
@@ -87,7 +90,23 @@ impl<'a> Fields<'a> {
         self.findings.defaults.push((path, value.into()));
     }
 
-    /// Reports an error at a key of this map (or at the map itself for an empty key).
+    /// Where a key's value stands, or for `key[2]` that item of it; the map for a key that is not written.
+    fn span_of(&self, key: &str) -> Span {
+        let (name, index) = match key.split_once('[') {
+            Some((name, index)) => (name, index.strip_suffix(']').and_then(|index| index.parse().ok())),
+            None => (key, None),
+        };
+        let Some((name, node)) = self.entries.iter().find(|(k, _)| k.name == name) else {
+            return self.node.span;
+        };
+        let node = match (&node.value, index) {
+            (Raw::List(items), Some(index)) => items.get::<usize>(index).unwrap_or(node),
+            _ => node,
+        };
+        if node.span.line > 0 { node.span } else { name.span }
+    }
+
+    /// Reports an error at a key of this map, at an item of its list (`tables[2]`), or at the map itself for an empty key.
     pub fn error(
         &mut self,
         key: &str,
@@ -95,11 +114,7 @@ impl<'a> Fields<'a> {
         message: impl Into<String>,
         hint: Option<String>,
     ) {
-        let span = self
-            .entries
-            .iter()
-            .find(|(k, _)| k.name == key)
-            .map_or(self.node.span, |(k, n)| if n.span.line > 0 { n.span } else { k.span });
+        let span = self.span_of(key);
         let path = self.path_of(key);
         self.findings.errors.push(Finding { path, span, class, message: message.into(), hint });
     }
@@ -195,7 +210,10 @@ impl<'a> Fields<'a> {
         match value {
             Some(n) if range.contains(&n) => n,
             Some(n) => {
-                let message = format!("expected {} to {}, found {n}", range.start(), range.end());
+                let message = match (range.start(), range.end()) {
+                    (least, &i64::MAX) => format!("expected at least {least}, found {n}"),
+                    (least, most) => format!("expected {least} to {most}, found {n}"),
+                };
                 self.error(key, FindingClass::Range, message, None);
                 default
             }
@@ -267,7 +285,11 @@ impl<'a> Fields<'a> {
         match value {
             Some(n) if range.contains(&n) => n,
             Some(n) => {
-                let message = format!("expected {} to {} bytes, found {n}", range.start(), range.end());
+                let (least, found) = (size_text(*range.start()), size_text(n));
+                let message = match *range.end() {
+                    u64::MAX => format!("expected at least {least}, found {found}"),
+                    most => format!("expected {least} to {}, found {found}", size_text(most)),
+                };
                 self.error(key, FindingClass::Range, message, None);
                 default
             }
@@ -323,15 +345,10 @@ impl<'a> Fields<'a> {
         let found_short = super::shorten(found);
         if planned.contains(&found) {
             let message = format!("{name} `{found_short}` is planned, not in this release");
-            self.error(key, FindingClass::Choice, message, Some(format!("one of {}", words.join(", "))));
+            self.error(key, FindingClass::Choice, message, Some(all_words(words)));
             return;
         }
-        let all = words.join(", ");
-        let hint = match nearest(found, words.iter().copied()) {
-            _ if words.len() == 1 => format!("write `{all}`"),
-            Some(near) => format!("did you mean `{near}`? one of {all}"),
-            None => format!("one of {all}"),
-        };
+        let hint = did_you_mean(found, words);
         self.error(key, FindingClass::Choice, format!("`{found_short}` is not a known {name}"), Some(hint));
     }
 

@@ -10,7 +10,7 @@ mod tables;
 
 pub use fields::{Fields, Findings};
 pub use mask::{MASK, is_secret_name, mask, secret_ranges};
-pub use shapes::{Check, Report, RetryPolicy, Secret, Severity, Tls, TlsMode, parse_size};
+pub use shapes::{Check, Report, RetryPolicy, Secret, Severity, Tls, TlsMode, parse_size, size_text};
 pub use tables::{TableFilter, TablePattern};
 
 use std::fmt;
@@ -98,6 +98,7 @@ impl Node {
             Raw::Int(n) if show => format!("the number {n}"),
             Raw::Float(n) if show => format!("the number {n}"),
             Raw::Int(_) | Raw::Float(_) => "a number".into(),
+            Raw::Text(text) if text.is_empty() => "an empty text".into(),
             Raw::Text(text) if show && !self.secret => format!("the text `{}`", shorten(text)),
             Raw::Text(_) => "a text".into(),
             Raw::List(_) => "a list".into(),
@@ -218,15 +219,36 @@ impl fmt::Display for Finding {
     }
 }
 
-/// The nearest of some words, when one is near: for did-you-mean hints.
-pub fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+/// The nearest of some words, when one is near: a few letters apart, or one the beginning of the other.
+pub fn nearest<'a>(word: &str, words: impl IntoIterator<Item = &'a str> + Clone) -> Option<&'a str> {
     let word = word.to_lowercase();
-    words
+    let near = words
+        .clone()
         .into_iter()
         .map(|known| (strsim::damerau_levenshtein(&word, &known.to_lowercase()), known))
         .filter(|(distance, known)| *distance <= 1 + known.len() / 4)
-        .min_by_key(|(distance, _)| *distance)
-        .map(|(_, known)| known)
+        .min_by_key(|(distance, _)| *distance);
+    let begins = |known: &&str| {
+        let known = known.to_lowercase();
+        word.len().min(known.len()) >= 4 && (word.starts_with(&known) || known.starts_with(&word))
+    };
+    near.map(|(_, known)| known).or_else(|| words.into_iter().find(begins))
+}
+
+/// A hint that names the words there are.
+pub fn all_words(words: &[&str]) -> String {
+    match words {
+        [only] => format!("write `{only}`"),
+        _ => format!("one of {}", words.join(", ")),
+    }
+}
+
+/// A hint that names the word that was probably meant, and all there are.
+pub fn did_you_mean(found: &str, words: &[&str]) -> String {
+    match nearest(found, words.iter().copied()) {
+        Some(near) if words.len() > 1 => format!("did you mean `{near}`? {}", all_words(words)),
+        _ => all_words(words),
+    }
 }
 
 /// Whether a text may be an id or a pipeline name: 1–128 of letters, digits, `.`, `_`, `-`, the first a letter or digit.

@@ -50,6 +50,15 @@ pub fn parse_size(text: &str) -> Option<u64> {
     number.checked_mul(unit)
 }
 
+/// Bytes for a message, in the largest unit that divides them: `4MiB`, `1000 bytes`.
+pub fn size_text(bytes: u64) -> String {
+    let units = [("GiB", 30), ("MiB", 20), ("KiB", 10)];
+    match units.into_iter().find(|(_, bits)| bytes > 0 && bytes.is_multiple_of(1 << bits)) {
+        Some((unit, bits)) => format!("{}{unit}", bytes >> bits),
+        None => format!("{bytes} bytes"),
+    }
+}
+
 /// How encryption is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum TlsMode {
@@ -262,6 +271,12 @@ mod tests {
         for (text, bytes) in cases {
             assert_eq!(parse_size(text), bytes, "{text}");
         }
+    }
+
+    #[test]
+    fn sizes_for_messages() {
+        let shown = [0, 1000, 1024, 4 << 20, 3 << 30, 1 << 40].map(size_text);
+        assert_eq!(shown, ["0 bytes", "1000 bytes", "1KiB", "4MiB", "3GiB", "1024GiB"]);
     }
 
     #[test]

@@ -32,22 +32,36 @@ pub(super) fn template(text: &str) -> Result<Template, String> {
     while let Some(at) = rest.find("${") {
         let place = text[..text.len() - rest.len() + at].chars().count() + 1;
         let after = &rest[at + 2..];
+        if let Some(before) = rest[..at].strip_suffix('$') {
+            literal(&mut parts, before);
+            literal(&mut parts, "${");
+            rest = after;
+            continue;
+        }
         let Some(end) = after.find('}') else {
             return Err(format!("`${{` at character {place} has no closing `}}`"));
         };
-        if at > 0 {
-            parts.push(Part::Literal(rest[..at].into()));
-        }
+        literal(&mut parts, &rest[..at]);
         let written = &after[..end];
         let reference =
             reference(written).map_err(|what| format!("`${{{written}}}` at character {place}: {what}"))?;
         parts.push(Part::Reference(reference));
         rest = &after[end + 1..];
     }
-    if !rest.is_empty() || parts.is_empty() {
-        parts.push(Part::Literal(rest.into()));
+    literal(&mut parts, rest);
+    if parts.is_empty() {
+        parts.push(Part::Literal(String::new()));
     }
     Ok(Template { parts })
+}
+
+/// Adds text to the literal before it, if there is one.
+fn literal(parts: &mut Vec<Part>, text: &str) {
+    match parts.last_mut() {
+        Some(Part::Literal(before)) => before.push_str(text),
+        _ if text.is_empty() => {}
+        _ => parts.push(Part::Literal(text.into())),
+    }
 }
 
 fn reference(written: &str) -> Result<Reference, String> {

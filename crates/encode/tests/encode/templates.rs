@@ -49,6 +49,7 @@ fn every_field() {
         ("plain", "plain"),
         ("", ""),
         ("$ and $x and }", "$ and $x and }"),
+        ("a$${x} $$${event.op}$${", "a${x} $${event.op}${"),
         ("${source.version}", version),
         ("${source.connector}.${source.name}", "postgresql.orders"),
         ("cdc.${source.db}.${source.schema}.${source.table}", "cdc.shop.public.orders"),

@@ -5,7 +5,9 @@
 
 use super::expand::{Path, Step};
 use crate::spec::{BatchSettings, CommitPolicy, PipelineSpec};
-use deltaforge_core::config::{Fields, Finding, FindingClass, Findings, Node, Raw, Span, is_name, nearest};
+use deltaforge_core::config::{
+    Fields, Finding, FindingClass, Findings, Node, Raw, Span, all_words, did_you_mean, is_name, size_text,
+};
 use deltaforge_core::sink::{SinkKind, SinkPlan};
 use deltaforge_core::source::{Names, SourceKind, SourcePlan};
 use std::collections::BTreeMap;
@@ -202,20 +204,17 @@ fn refuse_planned(f: &mut Fields<'_>) {
         _ => false,
     };
     for key in ["schema_sensing", "dlq"] {
-        if let Some(node) = f.node(key) {
-            if !all_off(node, "enabled", &Raw::Bool(false)) {
-                planned(f, key, "remove the key, or write `enabled: false` and nothing else");
-            }
+        if f.node(key).is_some_and(|node| !all_off(node, "enabled", &Raw::Bool(false))) {
+            planned(f, key, "remove the key, or write `enabled: false` and nothing else");
         }
     }
-    if let Some(node) = f.node("connection_policy") {
-        if !all_off(node, "default_mode", &Raw::Text("dedicated".into())) {
-            planned(
-                f,
-                "connection_policy",
-                "remove the key, or write `default_mode: dedicated` and nothing else",
-            );
-        }
+    let dedicated = Raw::Text("dedicated".into());
+    if f.node("connection_policy").is_some_and(|node| !all_off(node, "default_mode", &dedicated)) {
+        planned(
+            f,
+            "connection_policy",
+            "remove the key, or write `default_mode: dedicated` and nothing else",
+        );
     }
     if f.node("sharding").is_some() {
         planned(f, "sharding", "remove the key");
@@ -248,12 +247,12 @@ fn refuse_processors(node: &Node, planned: &[&'static str], findings: &mut Findi
             continue;
         };
         let shown = short(word);
-        let (message, hint) = match nearest(word, planned.iter().copied()) {
-            _ if planned.contains(&word) => {
-                (format!("processor type `{shown}` is planned, not in this release"), "remove the processor".into())
-            }
-            Some(near) => (format!("`{shown}` is not a known processor type"), format!("did you mean `{near}`?")),
-            None => (format!("`{shown}` is not a known processor type"), format!("one of {}", planned.join(", "))),
+        let (message, hint) = match planned.contains(&word) {
+            true => (
+                format!("processor type `{shown}` is planned, not in this release"),
+                "remove the processor".into(),
+            ),
+            false => (format!("`{shown}` is not a known processor type"), did_you_mean(word, planned)),
         };
         add(format!("{path}.type"), span, FindingClass::Choice, message, Some(hint));
     }
@@ -285,11 +284,15 @@ fn component<'a>(
     f.node("config");
     let config = node.get("config").unwrap_or(node);
     let required = if what == "sink" { f.bool_if_set("required") } else { None };
-    let all = format!("one of {}", words.join(", "));
     if !f.has("type") {
         f.node("type");
         if matches!(node.value, Raw::Map(_) | Raw::Null) {
-            f.error("type", FindingClass::Missing, format!("the type of {what} is required"), Some(all));
+            f.error(
+                "type",
+                FindingClass::Missing,
+                format!("the type of {what} is required"),
+                Some(all_words(words)),
+            );
         }
         f.finish();
         return None;
@@ -298,14 +301,9 @@ fn component<'a>(
     let known = word.as_deref().is_some_and(|word| words.contains(&word));
     if let Some(word) = word.as_deref().filter(|_| !known) {
         let shown = short(word);
-        let (message, hint) = match nearest(word, words.iter().copied()) {
-            _ if planned.contains(&word) => {
-                (format!("{what} type `{shown}` is planned, not in this release"), all)
-            }
-            Some(near) => {
-                (format!("`{shown}` is not a known {what} type"), format!("did you mean `{near}`? {all}"))
-            }
-            None => (format!("`{shown}` is not a known {what} type"), all),
+        let (message, hint) = match planned.contains(&word) {
+            true => (format!("{what} type `{shown}` is planned, not in this release"), all_words(words)),
+            false => (format!("`{shown}` is not a known {what} type"), did_you_mean(word, words)),
         };
         f.error("type", FindingClass::Choice, message, Some(hint));
     }
@@ -313,11 +311,17 @@ fn component<'a>(
     word.filter(|_| known).map(|word| Component { word, config, required })
 }
 
-/// The settings as a map: those of a component without any are empty.
-fn settings(component: &Component<'_>, node: &Node) -> Node {
-    let none = std::ptr::eq(component.config, node) || component.config.is_null();
-    let span = if component.config.is_null() { component.config.span } else { node.span };
-    if none { Node { value: Raw::Map(Vec::new()), span, secret: false } } else { component.config.clone() }
+/// The settings as a map; those of a component without any are empty. `None` when they are something else, which is reported.
+fn settings(component: &Component<'_>, node: &Node, path: &str, findings: &mut Findings) -> Option<Node> {
+    let config = component.config;
+    if std::ptr::eq(config, node) || config.is_null() {
+        return Some(Node { value: Raw::Map(Vec::new()), span: config.span, secret: false });
+    }
+    if !matches!(config.value, Raw::Map(_)) {
+        Fields::new(config, path, findings).finish();
+        return None;
+    }
+    Some(config.clone())
 }
 
 fn parse_source(
@@ -330,7 +334,7 @@ fn parse_source(
     let component = component(node, "spec.source", "source", &words, registry.planned_sources, findings)?;
     let kind = registry.source(&component.word)?;
     let default_id = format!("{pipeline}-{}", component.word);
-    let config = settings(&component, node);
+    let config = settings(&component, node, "spec.source.config", findings)?;
     let mut f = Fields::new(&config, "spec.source.config", findings);
     if !f.has("id") {
         f.default("id", default_id.as_str());
@@ -391,8 +395,8 @@ fn parse_sinks(node: &Node, pipeline: &str, registry: &Registry, findings: &mut 
             1 => format!("{pipeline}-{}", component.word),
             n => format!("{pipeline}-{}-{n}", component.word),
         };
-        let config = settings(&component, item);
         let config_path = format!("{path}.config");
+        let Some(config) = settings(&component, item, &config_path, findings) else { continue };
         let mut f = Fields::new(&config, &config_path, findings);
         let id_is_written = f.has("id");
         if !id_is_written {
@@ -553,7 +557,7 @@ fn parse_limits(node: &Node, ceiling: u64, findings: &mut Findings) -> u64 {
     let mut f = Fields::new(node, "spec.limits", findings);
     let limit = f.size("memory", ceiling, 4 << 20..=1 << 40);
     if limit > ceiling {
-        f.warn("memory", format!("above the process ceiling of {ceiling} bytes, which holds"), None);
+        f.warn("memory", format!("above the process ceiling of {}, which holds", size_text(ceiling)), None);
     }
     f.finish();
     limit.min(ceiling)

@@ -124,19 +124,29 @@ impl Expanded {
     fn is_about_unset(&self, finding: &Finding) -> bool {
         let unset = |(path, field): (&String, &Field)| {
             let rest = path.strip_prefix(finding.path.as_str());
-            field.unset && rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
+            let is_item = |rest: &str| rest.starts_with('[') && rest.find(']') == Some(rest.len() - 1);
+            field.unset && rest.is_some_and(|rest| rest.is_empty() || is_item(rest))
         };
         self.fields.iter().any(unset)
     }
 
     /// Shows references for values and masks for secrets, and drops findings about values that are not known.
     pub(super) fn conceal(&self, findings: &mut Vec<Finding>) {
-        findings.retain(|finding| finding.class == FindingClass::Expand || !self.is_about_unset(finding));
+        let unknown = |finding: &&Finding| finding.class == FindingClass::Unknown;
+        let unknown: Vec<_> = findings.iter().filter(unknown).map(|finding| finding.path.clone()).collect();
+        findings.retain(|finding| match finding.class {
+            FindingClass::Unknown | FindingClass::Missing => true,
+            // What stands under a key that is not known is not looked at further.
+            FindingClass::Expand => !unknown.iter().any(|path| is_within(&finding.path, path)),
+            _ => !self.is_about_unset(finding),
+        });
         for finding in findings {
             for (path, field) in &self.fields {
-                let related = path.starts_with(finding.path.as_str()) || finding.path.starts_with(path.as_str());
+                let related =
+                    path.starts_with(finding.path.as_str()) || finding.path.starts_with(path.as_str());
                 // A short value is likely a word of any message; elsewhere it is only a secret when it is long.
-                for (reference, value) in field.values.iter().filter(|(_, value)| related || value.len() >= 8) {
+                for (reference, value) in field.values.iter().filter(|(_, value)| related || value.len() >= 8)
+                {
                     finding.message = conceal_in(&finding.message, value, reference);
                     finding.hint = finding.hint.take().map(|hint| conceal_in(&hint, value, reference));
                     // What a message was made of the value by other means than quoting it is not worth a leak.
@@ -151,19 +161,29 @@ impl Expanded {
     }
 }
 
+/// Whether a path is `outer` or below it.
+fn is_within(path: &str, outer: &str) -> bool {
+    path.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+}
+
 /// Whether a message still holds a value, in another case or with other punctuation.
 fn is_derived(message: &str, value: &str) -> bool {
-    let letters = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<String>();
+    let letters = |text: &str| {
+        text.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<String>()
+    };
     let value = letters(value);
     value.len() >= 6 && letters(message).contains(&value)
 }
 
 /// Replaces a value in a message where it stands as a word, also in the shortened form that messages use.
 fn conceal_in(message: &str, value: &str, reference: &str) -> String {
-    let cut: String = value.chars().take(39).collect();
-    let shortened = if value.chars().count() > 40 { format!("{cut}…") } else { value.into() };
+    let short = |text: &str| match text.chars().count() {
+        0..=40 => text.to_string(),
+        _ => text.chars().take(39).chain(['…']).collect(),
+    };
+    let masked = mask(value);
     let mut shown = message.to_string();
-    for form in [value, shortened.as_str(), value.trim()] {
+    for form in [value, &short(value), &masked, &short(&masked), value.trim()] {
         shown = replace_words(&shown, form, reference);
     }
     shown
@@ -229,7 +249,8 @@ impl Expander<'_> {
             }
             Raw::Text(text) if text.contains("${") && !is_script(path) => return self.text(text, node, path),
             Raw::Text(text) => {
-                let values: Vec<_> = secret_ranges(text).into_iter().map(|at| (MASK.into(), text[at].into())).collect();
+                let values: Vec<_> =
+                    secret_ranges(text).into_iter().map(|at| (MASK.into(), text[at].into())).collect();
                 if !values.is_empty() {
                     self.fields.insert(path_text(path), Field { values, unset: false });
                 }
@@ -286,7 +307,13 @@ impl Expander<'_> {
                 }
             }
         }
-        field.values.extend(secret_ranges(&result).into_iter().map(|at| (MASK.into(), result[at].to_string())));
+        if !field.values.is_empty() {
+            // First the whole, so that what a message quotes of it is found whatever else is in it.
+            field.values.insert(0, (mask(text).into_owned(), result.clone()));
+        }
+        field
+            .values
+            .extend(secret_ranges(&result).into_iter().map(|at| (MASK.into(), result[at].to_string())));
         if !field.values.is_empty() || field.unset {
             self.fields.insert(path, field);
         }
@@ -327,7 +354,7 @@ impl Expander<'_> {
             return match set {
                 Some(value) => Ok(Value::Known(value)),
                 None if self.options.allow_unset => Ok(Value::Unset(name.into())),
-                None => Err((format!("the variable `{name}` is not set: {message}"), None)),
+                None => Err((format!("the variable `{name}` is not set or empty: {message}"), None)),
             };
         }
         let hint = format!("write `${{{name}}}`, `${{{name}:-text}}` or `${{{name}:?message}}`");

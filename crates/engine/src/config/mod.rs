@@ -168,8 +168,7 @@ impl Loader {
 
     /// Reads a document whose findings are added to `findings`.
     fn read(&self, written: &Node, files: bool, findings: &mut Findings) -> Read {
-        let own = Findings::default();
-        let mut own = own;
+        let mut own = Findings::default();
         let options = expand::Options { files, allow_unset: self.allow_unset };
         let templates = |path: &expand::Path<'_>| document::is_template(&self.registry, written, path);
         let expanded = expand::expand(written, &*self.environment, options, &templates, &mut own.errors);

@@ -92,10 +92,9 @@ fn list(stored: Option<&Node>, items: &[Node], place: &Place, errors: &mut Vec<F
 fn counterpart<'a>(old: &'a [Node], index: usize, item: &Node) -> Option<&'a Node> {
     let text = |node: &Node, key: &str| node.get(key).and_then(Node::as_text).map(str::to_string);
     let id = |node: &Node| node.get("config").and_then(|config| text(config, "id"));
-    if let Some(wanted) = id(item) {
-        if let Some(found) = old.iter().find(|node| id(node).as_ref() == Some(&wanted)) {
-            return Some(found);
-        }
+    let same_id = |node: &&Node| id(node).is_some() && id(node) == id(item);
+    if let Some(found) = old.iter().find(same_id) {
+        return Some(found);
     }
     // An item with an id that is not stored may still be the one at this place, whose id was a default.
     let same_place = old.get(index)?;

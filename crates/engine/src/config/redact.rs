@@ -97,8 +97,7 @@ fn parts(text: &str, secret: bool) -> Vec<Part<'_>> {
             }
         }
     }
-    let whole = 0..text.len();
-    let secrets = if secret && !text.is_empty() { vec![whole] } else { secret_ranges(&opaque) };
+    let secrets = if secret { std::iter::once(0..text.len()).collect() } else { secret_ranges(&opaque) };
     let mut parts = Vec::new();
     let mut from = 0;
     for (at, inside) in references {
@@ -138,8 +137,10 @@ fn reference<'a>(whole: &'a str, inside: &'a str, hidden: bool, parts: &mut Vec<
     };
     let start = whole.len() - 1 - default.len();
     parts.push(Part::Shown(&whole[..start]));
-    let secrets = if hidden { vec![0..default.len()] } else { secret_ranges(default) };
-    literal(default, 0..default.len(), &secrets, parts);
+    match hidden {
+        true => parts.push(Part::Hidden(default)),
+        false => literal(default, 0..default.len(), &secret_ranges(default), parts),
+    }
     parts.push(Part::Shown(&whole[whole.len() - 1..]));
 }
 

@@ -54,9 +54,9 @@ fn as_yaml(text: &str) -> Cow<'_, str> {
     while let Some(at) = rest.find(['\\', '\t']) {
         yaml.push_str(&rest[..at]);
         let escape = &rest[at..];
-        if escape.starts_with('\t') {
+        if let Some(after) = escape.strip_prefix('\t') {
             yaml.push(' ');
-            rest = &escape[1..];
+            rest = after;
             continue;
         }
         let unit = |from: usize| {
@@ -338,10 +338,10 @@ fn resolve(text: &str) -> Raw {
     if !looks_like_number {
         return Raw::Text(text.into());
     }
-    if unsigned.bytes().all(|b| b.is_ascii_digit()) {
-        if let Ok(n) = text.parse() {
-            return Raw::Int(n);
-        }
+    if unsigned.bytes().all(|b| b.is_ascii_digit())
+        && let Ok(n) = text.parse()
+    {
+        return Raw::Int(n);
     }
     // Rust reads exactly what the schema calls a float once the first character is known.
     text.parse().map_or_else(|_| Raw::Text(text.into()), Raw::Float)

@@ -226,16 +226,17 @@ pub(super) async fn watch(entry: Weak<Entry>, metrics: Arc<Metrics>, mut live: w
 
 fn log_readiness(pipeline: &str, ready: bool, status: &Status) {
     let (state, phase) = (status.state.as_str(), status.phase.as_str());
-    match &status.trouble {
-        Some(trouble) if !ready && status.state == State::Failed => {
-            let (code, component, reason) = (&*trouble.code, &*trouble.component, &*trouble.message);
-            tracing::error!(pipeline, state, phase, code, component, reason, "pipeline has failed");
-        }
-        Some(trouble) if !ready => {
-            let (code, component, reason) = (&*trouble.code, &*trouble.component, &*trouble.message);
-            tracing::warn!(pipeline, state, phase, code, component, reason, "pipeline is not ready");
-        }
-        _ if ready => tracing::info!(pipeline, state, phase, "pipeline is ready"),
-        _ => tracing::info!(pipeline, state, phase, "pipeline is not ready"),
+    if ready {
+        tracing::info!(pipeline, state, phase, "pipeline is ready");
+        return;
+    }
+    let trouble = status.trouble.as_ref();
+    let (code, component) = (trouble.map(|t| &*t.code), trouble.map(|t| &*t.component));
+    let reason = trouble.map(|t| &*t.message);
+    // A loop logs its own failure; about one that broke down nobody else does.
+    if code == Some(TASK_ENDED) {
+        tracing::error!(pipeline, state, phase, code, component, reason, "pipeline has broken down");
+    } else {
+        tracing::warn!(pipeline, state, phase, code, component, reason, "pipeline is not ready");
     }
 }

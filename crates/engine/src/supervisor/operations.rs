@@ -7,7 +7,7 @@ use super::{Delete, PHASES, Supervisor, log_warnings, new_entry};
 use crate::config::{Document, patched};
 use crate::spec::PipelineSpec;
 use crate::status::{State, Status, Trouble};
-use deltaforge_core::config::{Node, Report, Severity};
+use deltaforge_core::config::{Finding, FindingClass, Node, Raw, Report, Severity};
 use deltaforge_core::metrics::PipelineAbout;
 use deltaforge_core::{Fault, task};
 use std::sync::Arc;
@@ -46,6 +46,9 @@ impl Supervisor {
             && found != name
         {
             return Err(Refusal::NameMismatch { asked: name.into(), found: found.into() });
+        }
+        if let Some(finding) = reads_file(patch, "") {
+            return Err(Refusal::InvalidSpec(vec![finding]));
         }
         let origin = entry.view().origin;
         let changed = patched(&run.written, patch).map_err(Refusal::InvalidSpec)?;
@@ -266,6 +269,28 @@ impl Supervisor {
 pub(super) async fn hold(entry: &Entry) -> Result<MutexGuard<'_, Run>, Refusal> {
     let run = entry.run.lock().await;
     if run.gone { Err(Refusal::PipelineNotFound(entry.name.clone())) } else { Ok(run) }
+}
+
+/// The first text of a patch that refers to a file. A document of a file may do so and is read again with that right; whoever
+/// can only reach the API must not get at files through it. What such a document has already comes back as `***`.
+fn reads_file(patch: &Node, path: &str) -> Option<Finding> {
+    match &patch.value {
+        Raw::Text(text) if text.replace("$${", "").contains("${file:") => Some(Finding {
+            path: path.into(),
+            span: patch.span,
+            class: FindingClass::Expand,
+            message: "a document sent over the API may not use `${file:…}`".into(),
+            hint: Some("use a variable, `${VAR}`".into()),
+        }),
+        Raw::List(items) => {
+            items.iter().enumerate().find_map(|(index, item)| reads_file(item, &format!("{path}[{index}]")))
+        }
+        Raw::Map(entries) => entries.iter().find_map(|(key, node)| {
+            let below = if path.is_empty() { key.name.clone() } else { format!("{path}.{}", key.name) };
+            reads_file(node, &below)
+        }),
+        _ => None,
+    }
 }
 
 /// Makes a changed document the pipeline's own.

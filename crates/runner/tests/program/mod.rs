@@ -93,7 +93,13 @@ impl Running {
                 *log += "\n";
             }
         });
-        let mut running = Running { child: Some(child), api: String::new(), metrics: String::new(), log, reader: Some(reader) };
+        let mut running = Running {
+            child: Some(child),
+            api: String::new(),
+            metrics: String::new(),
+            log,
+            reader: Some(reader),
+        };
         running.api = running.address_of("--api-addr");
         running.metrics = running.address_of("--metrics-addr");
         running

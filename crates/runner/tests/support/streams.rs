@@ -90,10 +90,16 @@ pub fn wait_drained(engine: &Engine, home: &Home, source_id: &str, postgres: &Po
     target
 }
 
-/// A metric of the process, by its name and labels as they are printed.
-pub fn metric(engine: &Engine, series: &str) -> Option<f64> {
+/// A metric of the process, all its series added up; nothing when there is none.
+pub fn metric(engine: &Engine, name: &str) -> Option<f64> {
     let (_, text) = engine.get("/metrics");
-    text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+    let value = |line: &str| {
+        let rest = line.strip_prefix(name)?;
+        let value = if rest.starts_with('{') { rest.rsplit_once(' ')?.1 } else { rest.strip_prefix(' ')? };
+        value.parse::<f64>().ok()
+    };
+    let values: Vec<f64> = text.lines().filter_map(value).collect();
+    (!values.is_empty()).then(|| values.iter().sum())
 }
 
 /// The server processes that stream from the slot `df`.

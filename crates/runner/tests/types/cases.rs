@@ -48,7 +48,7 @@ const BASE64: &str = r#"'{"_base64":"' || translate(encode(v, 'base64'), E'\n', 
 const COMPACT: &str = "public.compact(v)";
 const HSTORE: &str = "public.compact(public.hstore_to_json(v))";
 const DATE: &str =
-    "'\"' || case when isfinite(v) then public.iso_year(v) || to_char(v, '-MM-DD') else v::text end || '\"'";
+    "'\"' || case when isfinite(v) then public.iso_date(v) else v::text end || '\"'";
 const TIMESTAMP: &str = "'\"' || case when isfinite(v) then public.iso_moment(v) else v::text end || '\"'";
 /// The session that asks is in UTC.
 const TIMESTAMPTZ: &str =
@@ -75,16 +75,17 @@ begin
 end $$;
 create function public.compact(j jsonb) returns text language sql as $$ select public.compact(j::json) $$;
 
-create function public.iso_year(v timestamp) returns text language sql as $$
-  select case when y > 9999 then '+' || y when y >= 0 then lpad(y::text, 4, '0') else '-' || lpad((-y)::text, 4, '0') end
-  from (select case when extract(year from v) < 0 then extract(year from v)::int + 1 else extract(year from v)::int end) a(y)
+create function public.iso_year(y int) returns text language sql as $$
+  -- The server counts ..., 2 BC = -2, 1 BC = -1, AD 1 = 1, ...
+  select case when y > 9999 then '+' || y when y > 0 then lpad(y::text, 4, '0')
+    when y = -1 then '0000' else '-' || lpad((-y - 1)::text, 4, '0') end
 $$;
-create function public.iso_year(v date) returns text language sql as $$
-  select case when y > 9999 then '+' || y when y >= 0 then lpad(y::text, 4, '0') else '-' || lpad((-y)::text, 4, '0') end
-  from (select case when extract(year from v) < 0 then extract(year from v)::int + 1 else extract(year from v)::int end) a(y)
+create function public.iso_date(v date) returns text language sql as $$
+  select public.iso_year(extract(year from v)::int) || '-' || lpad(extract(month from v)::text, 2, '0')
+    || '-' || lpad(extract(day from v)::text, 2, '0')
 $$;
 create function public.iso_moment(v timestamp) returns text language sql as $$
-  select public.iso_year(v) || to_char(v, '-MM-DD"T"HH24:MI:SS') || rtrim(rtrim(to_char(v, '.US'), '0'), '.')
+  select public.iso_year(extract(year from v)::int) || to_char(v, '-MM-DD"T"HH24:MI:SS') || rtrim(rtrim(to_char(v, '.US'), '0'), '.')
 $$;
 
 create schema other;
@@ -97,7 +98,7 @@ create domain ints as int[];
 create domain feeling as mood;
 create type pair as (a int, b text);
 create type deep as (p pair, many pair[], m mood, "odd "" name" text, j jsonb, empty int[]);
-create type alone as (only text);
+create type alone as (x text);
 create domain pair_domain as pair;
 create type float_range as range (subtype = float8);
 create type text_range as range (subtype = text);

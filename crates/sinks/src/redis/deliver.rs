@@ -160,6 +160,8 @@ impl RedisSink {
             fault = Self::failed(outcome, address) => return Err(fault),
         };
         out.clear();
+        // One huge event must not keep its room for ever.
+        out.shrink_to(16 * CHUNK_BYTES);
         match result {
             Ok(()) => Ok(()),
             // Redis says why it closes a connection before it does, and the reader may be about to read it.

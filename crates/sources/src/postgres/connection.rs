@@ -24,7 +24,7 @@ const LOGIN_MESSAGE_LIMIT: i32 = 64 << 10;
 const QUERY_MESSAGE_LIMIT: i32 = 64 << 20;
 
 /// How values print, whatever the role's or the database's settings say; and no timeout that would end a quiet stream.
-const PINNED: [(&str, &str); 10] = [
+const PINNED: [(&str, &str); 11] = [
     ("client_encoding", "UTF8"),
     ("DateStyle", "ISO, YMD"),
     ("IntervalStyle", "iso_8601"),
@@ -32,6 +32,7 @@ const PINNED: [(&str, &str); 10] = [
     ("extra_float_digits", "3"),
     ("bytea_output", "hex"),
     ("search_path", "pg_catalog"),
+    ("quote_all_identifiers", "off"),
     ("statement_timeout", "0"),
     ("lock_timeout", "0"),
     ("idle_in_transaction_session_timeout", "0"),
@@ -129,14 +130,23 @@ impl Connection {
         frontend::startup_message(parameters, &mut out).map_err(|e| error::malformed("startup", &e))?;
         self.send(&out)?;
         self.authenticate(dsn)?;
+        let mut without_encoding = false;
         loop {
             match self.message(LOGIN_MESSAGE_LIMIT)? {
                 Message::BackendKeyData(body) => self.backend_pid = body.process_id(),
-                Message::ReadyForQuery(_) => return Ok(()),
+                Message::ParameterStatus(body) if matches!(body.name(), Ok("server_encoding")) => {
+                    without_encoding = matches!(body.value(), Ok("SQL_ASCII"));
+                }
+                Message::ReadyForQuery(_) => break,
                 Message::ErrorResponse(body) => return Err(error::from_server(&body, "logging in")),
                 _ => {}
             }
         }
+        if without_encoding {
+            // Such a database holds any bytes. Asked for UTF-8, the server would end the stream at the first that are none.
+            self.query("SET client_encoding = 'SQL_ASCII'", "setting the encoding")?;
+        }
+        Ok(())
     }
 
     fn authenticate(&mut self, dsn: &Dsn) -> Result<(), Fault> {

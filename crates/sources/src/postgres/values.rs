@@ -323,8 +323,14 @@ fn utc_moment(mut text: &[u8]) -> Read<Moment> {
     Ok(Moment { secs: local.secs - i64::from(offset_secs), ..local })
 }
 
-/// `P1Y2M3DT4H5M6.78S`, each component with its own sign, as IntervalStyle `iso_8601` prints it.
+/// `P1Y2M3DT4H5M6.78S`, each component with its own sign, as IntervalStyle `iso_8601` prints it; from PostgreSQL 17 also the
+/// infinities, which are the ends of the three ranges.
 fn interval(mut text: &[u8]) -> Read<Interval> {
+    match text {
+        b"infinity" => return Ok(Interval { months: i32::MAX, days: i32::MAX, micros: i64::MAX }),
+        b"-infinity" => return Ok(Interval { months: i32::MIN, days: i32::MIN, micros: i64::MIN }),
+        _ => {}
+    }
     literal(&mut text, b'P')?;
     let (mut months, mut days, mut micros) = (0_i64, 0_i64, 0_i64);
     let mut in_time = false;
