@@ -352,6 +352,8 @@ pub struct BatchBuilder {
     tables: Arc<Vec<Arc<TableSchema>>>,
     /// Per table: which name it has, as an index into `OpenTransaction::table_orders`.
     table_names: Vec<u32>,
+    /// Per name: the shapes that a table of that name has had.
+    shapes: Vec<Vec<TableIx>>,
     names: std::collections::HashMap<String, u32>,
     estimated_bytes: usize,
     open: Option<OpenTransaction>,
@@ -364,8 +366,10 @@ pub struct BatchBuilder {
     end: Vec<u8>,
     moved: bool,
     read_ms: i64,
-    /// Events of the next transaction that are dropped.
+    /// Events of the next transaction, or of the rest of the open one, that are dropped.
     skip: u64,
+    /// Events of the open transaction that were dropped.
+    skipped: u64,
     /// Events of the open transaction that left with earlier batches.
     cut_of_open: u64,
 }
@@ -381,6 +385,7 @@ impl BatchBuilder {
             transactions: Vec::new(),
             tables: Arc::default(),
             table_names: Vec::new(),
+            shapes: Vec::new(),
             names: std::collections::HashMap::new(),
             estimated_bytes: 0,
             open: None,
@@ -391,17 +396,28 @@ impl BatchBuilder {
             moved: false,
             read_ms: 0,
             skip: events_done,
+            skipped: 0,
             cut_of_open: 0,
         }
     }
 
-    /// Adds a table shape. Shapes are kept for the builder's life: a source adds one when it meets it, not per event.
+    /// Adds a table shape. Shapes are kept for the builder's life: a source adds one when it meets it, not per event. One that is
+    /// there already, because the source was opened again, keeps its index.
     pub fn schema(&mut self, schema: Arc<TableSchema>) -> TableIx {
         let next_name = self.names.len() as u32;
         let name = *self.names.entry(schema.name.full().into()).or_insert(next_name);
+        if name == next_name {
+            self.shapes.push(Vec::new());
+        }
+        let shapes = &mut self.shapes[name as usize];
+        if let Some(known) = shapes.iter().find(|known| self.tables[known.0 as usize] == schema) {
+            return *known;
+        }
+        let table = TableIx(self.tables.len() as u32);
+        shapes.push(table);
         self.table_names.push(name);
         Arc::make_mut(&mut self.tables).push(schema);
-        TableIx(self.tables.len() as u32 - 1)
+        table
     }
 
     /// The shape behind an index.
@@ -463,7 +479,7 @@ impl BatchBuilder {
             self.spare_open = open;
         }
         // What a checkpoint inside a transaction had counted belongs to the first transaction after it, and to no other.
-        self.skip = 0;
+        (self.skip, self.skipped) = (0, 0);
         self.cut_of_open = 0;
         self.advance(position);
     }
@@ -480,6 +496,7 @@ impl BatchBuilder {
     /// Drops what the source gave of a transaction that has not ended: it is about to be read again, from its start. Its events
     /// in earlier batches come again, too, unless transactions need not be kept whole.
     pub fn rollback(&mut self) {
+        self.skip += std::mem::take(&mut self.skipped);
         if !self.limits.respect_source_tx {
             self.skip = self.skip.max(self.cut_of_open);
         }
@@ -750,6 +767,7 @@ impl EventWriter<'_> {
         }
         if builder.skip > 0 {
             builder.skip -= 1;
+            builder.skipped += 1;
             return; // Delivered before the checkpoint: counted for the orders, erased by Drop.
         }
         let images = u32::from(slot.before.len > 0) + u32::from(slot.after.len > 0);

@@ -35,6 +35,12 @@ pub trait Source: Send {
     /// whole transaction it was given. The builder may then hold the beginning of a transaction, which the engine rolls back.
     async fn fill(&mut self, out: &mut BatchBuilder) -> Result<Fill, Fault>;
 
+    /// Waits until the source has broken, reading nothing: awaited while the engine takes no more, because a sink is away or
+    /// somebody has paused. Without it a lost connection would go unseen for as long. Cancel-safe.
+    async fn broken(&mut self) -> Fault {
+        std::future::pending().await
+    }
+
     /// Ends the connection. What was released before is told to the server.
     async fn close(self: Box<Self>);
 }

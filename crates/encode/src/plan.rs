@@ -66,6 +66,12 @@ const STRICT_OPTIONS: [StrictOption; 12] = [
 impl EnvelopePlan {
     /// Reads `envelope` and `encoding` of a sink's `config`. Findings go to `fields`; with any, the plan is of no use.
     pub fn parse(fields: &mut Fields<'_>) -> EnvelopePlan {
+        if !fields.has("envelope") {
+            fields.default("envelope.type", "native");
+        }
+        if !fields.has("encoding") {
+            fields.default("encoding", "json");
+        }
         let envelope = fields.map("envelope", parse_envelope).unwrap_or_default();
         parse_encoding(fields, matches!(envelope, Envelope::CloudEvents { .. }));
         EnvelopePlan { envelope }

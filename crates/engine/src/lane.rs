@@ -99,6 +99,11 @@ impl Lane {
         self.jobs.try_send(job).is_ok()
     }
 
+    /// Batches in front of the lane.
+    pub(crate) fn waiting(&self) -> usize {
+        self.jobs.max_capacity() - self.jobs.capacity()
+    }
+
     /// Whether the lane's task has ended; it does so only after `close` or a failure.
     pub(crate) fn has_ended(&self) -> bool {
         self.task.is_finished()

@@ -24,6 +24,11 @@ impl MemoryBudget {
         Holder { budget: self.clone(), held: 0 }
     }
 
+    /// What all holders hold now.
+    pub fn held(&self) -> u64 {
+        self.0.held.load(Relaxed)
+    }
+
     /// The ceiling.
     pub fn limit(&self) -> u64 {
         self.0.limit

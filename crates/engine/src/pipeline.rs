@@ -130,7 +130,7 @@ enum Happening {
     /// A sink reports.
     Lane(LaneReport),
     /// A save has ended.
-    Saved(saving::Saved),
+    Saved(Result<saving::Saved, Fault>),
     /// The source is open, or not.
     Opened(Result<Opened, Fault>),
     /// The source has filled what it had.
@@ -281,7 +281,7 @@ impl Loop {
             self.handle(happening)?;
             self.cut_what_is_due();
             self.save_what_is_due();
-            self.measure_what_is_due();
+            self.measure_what_is_due()?;
             if self.is_drained() {
                 return Ok(());
             }
@@ -289,18 +289,21 @@ impl Loop {
     }
 
     async fn next(&mut self) -> Happening {
-        let may_fill = self.may_fill();
+        let (may_fill, draining) = (self.may_fill(), self.mode == Mode::Draining);
         let wake = self.wake_at();
         let Loop { reading, builder, commands, reports, saving, .. } = self;
         let reading = async {
             match reading {
+                // What the source does no longer matters: what was read is to be delivered.
+                _ if draining => std::future::pending().await,
                 Reading::Opening(opening) => Happening::Opened(opening.await),
                 Reading::Waiting(until) => {
                     tokio::time::sleep_until(*until).await;
                     Happening::Reopen
                 }
                 Reading::Open(source) if may_fill => Happening::Filled(source.fill(builder).await),
-                Reading::Open(_) | Reading::Ended => std::future::pending().await,
+                Reading::Open(source) => Happening::Filled(Err(source.broken().await)),
+                Reading::Ended => std::future::pending().await,
             }
         };
         // What frees batches and steers comes before what makes more of them. Every branch is cancel-safe.
@@ -322,7 +325,8 @@ impl Loop {
     /// At the ceiling the source waits; a single transaction or row above it still passes, alone.
     fn has_memory(&self) -> bool {
         let full = self.memory.held() >= self.spec.memory_limit || self.memory.is_exhausted();
-        !full || (self.progress.in_flight() == 0 && self.builder.is_empty())
+        // With nothing in flight and nothing to cut, waiting would give no memory back: the rest of a transaction is let in.
+        !full || (self.progress.in_flight() == 0 && !self.builder.can_cut())
     }
 
     fn wake_at(&self) -> Instant {
@@ -330,7 +334,9 @@ impl Loop {
         if let Some(save_at) = self.saving.due(&self.progress) {
             at = at.min(save_at);
         }
-        if let (Some(first), true) = (self.first_event_at, self.has_free_slot()) {
+        // Without something to cut the moment would pass again and again, at once.
+        let may_cut = self.mode != Mode::Paused && self.builder.can_cut() && self.has_free_slot();
+        if let (Some(first), true) = (self.first_event_at, may_cut) {
             at = at.min(first + self.spec.batch.max_wait);
         }
         at.max(Instant::now())
@@ -514,15 +520,17 @@ impl Loop {
         self.let_go();
     }
 
-    /// Batches that nobody else holds any more are gone; the newest one's memory serves the next batch.
+    /// Batches that nobody else holds any more are gone, also those behind one that a slow sink still holds; a gone one's memory
+    /// serves the next batch.
     fn let_go(&mut self) {
-        while let Some(held) = self.held.front() {
-            if Arc::strong_count(&held.batch) > 1
-                || held.seq.0 > self.measure.last_seq - self.progress.in_flight() as u64
-            {
-                break;
+        let settled = self.measure.last_seq - self.progress.in_flight() as u64;
+        let mut at = 0;
+        while let Some(held) = self.held.get(at).filter(|held| held.seq.0 <= settled) {
+            if Arc::strong_count(&held.batch) > 1 {
+                at += 1;
+                continue;
             }
-            let Some(Held { batch, bytes, .. }) = self.held.pop_front() else { break };
+            let Some(Held { batch, bytes, .. }) = self.held.remove(at) else { break };
             self.held_bytes -= bytes;
             if let Ok(batch) = Arc::try_unwrap(batch) {
                 self.builder.recycle(batch);
@@ -536,8 +544,10 @@ impl Loop {
     }
 
     fn has_free_slot(&self) -> bool {
-        // With a store that cannot be written nothing would ever be released: delivering on would only grow the replay.
-        self.progress.in_flight() < self.spec.batch.max_inflight && !self.troubles.contains_key(STATE)
+        // With a store that cannot be written nothing would ever be released: delivering on would only grow the replay. And
+        // before the very first place is saved, a crash would make the next start choose another one, past what it missed.
+        let can_save = self.progress.last_saved().is_some() && !self.troubles.contains_key(STATE);
+        can_save && self.progress.in_flight() < self.spec.batch.max_inflight
     }
 
     fn cut_what_is_due(&mut self) {
@@ -576,10 +586,11 @@ impl Loop {
         let seq = self.progress.cut(events, first_ts_us, batch.end().cloned());
         self.measure.last_seq = seq.0;
         let batch = Arc::new(batch);
-        // Batches that only slow sinks outside the policy hold may fill half of the memory, no more.
-        let crowded = self.held_bytes > self.spec.memory_limit / 2;
+        // Batches that are settled and that only slow sinks still hold may fill half of the memory, no more: then a sink that has
+        // fallen behind gets nothing new. A sink without which nothing settles cannot fall behind.
+        let crowded = self.held_bytes > self.spec.memory_limit / 2 || self.memory.is_exhausted();
         for (sink, lane) in self.lanes.iter().enumerate() {
-            let wanted = !crowded || self.progress.waits_for(sink);
+            let wanted = !crowded || lane.waiting() < self.progress.in_flight();
             let job = crate::lane::Job { seq, batch: batch.clone() };
             if wanted && lane.send(job) {
                 continue;

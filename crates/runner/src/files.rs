@@ -55,46 +55,45 @@ struct Reader {
 impl Reader {
     /// Reads what the command line names.
     fn named(&mut self, path: &Path) {
-        let before = (self.met.len(), self.problems.len());
-        let what = match std::fs::metadata(path) {
+        let found = match std::fs::metadata(path) {
             Ok(about) if about.is_dir() => {
                 let mut files = Vec::new();
-                self.walk(path, &mut files);
+                let is_first = self.walk(path, &mut files);
                 files.sort();
-                files.iter().fold(false, |any, file| self.file(file) || any).then_some("directory")
+                // Counted, not asked for any: each file is read.
+                let found = files.iter().filter(|file| self.file(file)).count();
+                found > 0 || !is_first
             }
-            Ok(_) => self.file(path).then_some("file"),
-            Err(e) => {
-                self.problem(path, FindingClass::Missing, reason(&e), None);
-                return;
-            }
+            Ok(_) => self.file(path),
+            Err(e) => return self.problem(path, FindingClass::Missing, reason(&e), None),
         };
-        // Read before, by another name, or reported already.
-        let is_known = self.met.len() == before.0 || self.problems.len() > before.1;
-        if what.is_none() && !is_known {
+        if !found {
+            let message = "there is no pipeline document here".into();
             let hint = "a directory is searched for *.yaml, *.yml and *.json";
-            self.problem(
-                path,
-                FindingClass::Missing,
-                "there is no pipeline document here".into(),
-                Some(hint.into()),
-            );
+            self.problem(path, FindingClass::Missing, message, Some(hint.into()));
         }
     }
 
-    /// Finds the documents below a directory; hidden entries are skipped, links followed.
-    fn walk(&mut self, directory: &Path, files: &mut Vec<PathBuf>) {
+    /// Finds the documents below a directory; hidden entries are skipped, links followed. False when it was met before, or
+    /// cannot be read, which is reported.
+    fn walk(&mut self, directory: &Path, files: &mut Vec<PathBuf>) -> bool {
         if !self.is_new(directory) {
-            return;
+            return false;
         }
         let entries = match std::fs::read_dir(directory) {
             Ok(entries) => entries,
-            Err(e) => return self.problem(directory, FindingClass::Missing, reason(&e), None),
+            Err(e) => {
+                self.problem(directory, FindingClass::Missing, reason(&e), None);
+                return false;
+            }
         };
         for entry in entries {
             let path = match entry {
                 Ok(entry) => entry.path(),
-                Err(e) => return self.problem(directory, FindingClass::Missing, reason(&e), None),
+                Err(e) => {
+                    self.problem(directory, FindingClass::Missing, reason(&e), None);
+                    return false;
+                }
             };
             if path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")) {
                 continue;
@@ -107,6 +106,7 @@ impl Reader {
                 files.push(path);
             }
         }
+        true
     }
 
     /// Whether a path, all links followed, was not met before. One that cannot be resolved fails where it is read.
@@ -114,10 +114,10 @@ impl Reader {
         self.met.insert(std::fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf()))
     }
 
-    /// Reads a file; false when it holds no document, or was met before.
+    /// Reads a file. False when it holds no document; one met before, or reported as unreadable, is not without.
     fn file(&mut self, path: &Path) -> bool {
         if !self.is_new(path) {
-            return false;
+            return true;
         }
         let text = match read_at_most(path, MAX_BYTES as u64 + 1) {
             Ok(text) => text,
@@ -128,7 +128,7 @@ impl Reader {
                     FindingClass::Missing
                 };
                 self.problem(path, class, reason(&e), None);
-                return false;
+                return true;
             }
         };
         if !holds_document(&text) {
@@ -205,6 +205,8 @@ mod tests {
         std::os::unix::fs::symlink(at("..data/linked.yaml"), at("d.yaml")).unwrap();
         std::os::unix::fs::symlink(directory.path(), at("loop")).unwrap();
         assert_eq!(found(&[directory.path().into()]), ["a.yml", "a.yaml", "z.json", "c.yaml", "d.yaml"]);
+        let again = [at("b/z.json"), at("b/a.yaml"), at("b"), at("b")];
+        assert_eq!(found(&again), ["z.json", "a.yaml"]);
         // What is named itself is read whatever it is called, and once.
         let paths = [at("notes.txt"), directory.path().into(), at("c.yaml"), at("notes.txt")];
         assert_eq!(found(&paths), ["notes.txt", "a.yml", "a.yaml", "z.json", "c.yaml", "d.yaml"]);

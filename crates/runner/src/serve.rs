@@ -36,6 +36,7 @@ pub(crate) async fn serve(args: &RunArgs, location: &Location, given: Given) -> 
     let build = BuildInfo { version: version::VERSION, commit: version::COMMIT, target: version::TARGET };
     let metrics = Arc::new(Metrics::new(build).map_err(|fault| Exit::failed(fault.to_string()))?);
     metrics.memory_limit(args.memory_limit);
+    let store = deltaforge_state::measured(store, metrics.clone());
     let deadline = Duration::from_secs(args.shutdown_timeout_secs);
     let launcher = Arc::new(EngineLauncher::new(store.clone(), MemoryBudget::new(args.memory_limit)));
     let timing = Timing { drain: deadline, ..Timing::default() };
@@ -46,13 +47,14 @@ pub(crate) async fn serve(args: &RunArgs, location: &Location, given: Given) -> 
         token: args.api_token.clone(),
         before_scrape: Arc::new(move || metrics.process(&process::sample())),
     };
+    // Before anybody is answered: with no pipelines known yet, `/readyz` would say ready. Requests wait in the listeners.
+    let load = supervisor.load(given.documents);
+    load.await.map_err(|fault| Exit::failed(format!("the state store does not answer: {fault}")))?;
     let _servers = [
         api_listener.map(|listener| spawn_server("api", listener, deltaforge_control::router(api.clone()))),
         metrics_listener
             .map(|listener| spawn_server("metrics", listener, deltaforge_control::metrics_router(api))),
     ];
-    let load = supervisor.load(given.documents);
-    load.await.map_err(|fault| Exit::failed(format!("the state store does not answer: {fault}")))?;
     tracing::info!(version = version::VERSION, commit = version::COMMIT, "deltaforge runs");
 
     let signal = signals.next().await;

@@ -4,6 +4,8 @@
 //! begins each of them with a line `=== name`. After a change of wording, `UPDATE_EXPECT=1 cargo test -p runner --test
 //! bad_configs` writes what is printed now into the files: read the difference before you keep it.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;

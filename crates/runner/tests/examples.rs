@@ -1,5 +1,7 @@
 //! Every example that somebody may copy is one that works: the files of `examples/` and the YAML blocks of `docs/`.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use deltaforge_core::config::{Key, Node, Raw};
 use deltaforge_engine::config::{ConfigText, Environment, Loader, Registry, one_tree, patched};
 use std::path::{Path, PathBuf};
@@ -237,4 +239,41 @@ fn one_typo_in_any_key_is_found_and_named() {
         let typo = found.iter().find(|finding| finding.path == path);
         assert!(typo.is_some_and(|f| f.message == "unknown key" && f.hint.is_some()), "{path}: {found:#?}");
     }
+}
+
+#[test]
+fn answers_show_the_defaults_of_every_connector() {
+    let yaml = "
+metadata: { name: shop }
+spec:
+  source: { type: postgres, config: { dsn: 'postgres://u@h/d', slot: s, publication: p, tables: [] } }
+  sinks:
+    - { type: redis, config: { uri: redis://h, stream: shop } }
+    - { type: file, required: false, config: { path: out.jsonl } }
+    - { type: stdout }
+";
+    let document = loader().document(&one_tree(yaml).unwrap(), true).unwrap_or_else(|e| panic!("{e:?}"));
+    let spec = &document.shown["spec"];
+    let retry = |initial: u64, max: u64, attempts: u64| serde_json::json!({"initial_ms": initial, "max_ms": max, "jitter": 0.2, "max_attempts": attempts});
+    let source = serde_json::json!({
+        "dsn": "postgres://u@h/d", "slot": "s", "publication": "p", "tables": [], "id": "shop-postgres",
+        "start_position": "earliest", "missing_tables": "warn", "create_slot": true, "create_publication": true,
+        "replica_identity": "keep", "status_interval_secs": 5, "on_lost_position": "fail", "retry": retry(1000, 60000, 0),
+    });
+    assert_eq!(spec["source"]["config"], source);
+    let redis = serde_json::json!({
+        "uri": "redis://h", "stream": "shop", "id": "shop-redis", "field": "df-event", "maxlen": 0, "send_timeout_secs": 5,
+        "batch_timeout_secs": 30, "connect_timeout_secs": 10, "envelope": {"type": "native"}, "encoding": "json",
+        "key_change": "update", "retry": retry(100, 10000, 0),
+    });
+    assert_eq!(spec["sinks"][0], serde_json::json!({"type": "redis", "config": redis, "required": true}));
+    let file = serde_json::json!({
+        "path": "out.jsonl", "id": "shop-file", "sync": "batch", "rotate": {"max_bytes": 0, "max_age_secs": 0},
+        "envelope": {"type": "native"}, "encoding": "json", "key_change": "update", "retry": retry(100, 10000, 5),
+    });
+    assert_eq!(spec["sinks"][1], serde_json::json!({"type": "file", "config": file, "required": false}));
+    // Sent back whole, it is the same document.
+    let again =
+        loader().document(&Node::from_json(&document.shown), false).unwrap_or_else(|e| panic!("{e:?}"));
+    assert_eq!(again.shown, document.shown);
 }

@@ -24,6 +24,7 @@ mod faults;
 mod file;
 mod location;
 mod lock;
+mod measured;
 mod memory;
 mod serial;
 mod sqlite;
@@ -31,6 +32,7 @@ mod sqlite;
 use deltaforge_core::Fault;
 use deltaforge_core::checkpoint::StateStore;
 pub use location::Location;
+pub use measured::measured;
 use std::sync::Arc;
 
 /// Opens the store that a URL names: [`Location::parse`], then [`Location::open`].

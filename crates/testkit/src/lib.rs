@@ -6,6 +6,7 @@
 //! - [`servers`] starts PostgreSQL and Redis (alone, as a cluster, behind a sentinel) on private ports, and a TCP
 //!   proxy to put in between; each can be frozen, cut off, stopped, killed and brought back, and none outlives its test.
 //! - [`ledger`] folds a stream into the tables it adds up to and finds whatever a consumer could complain of.
+//! - [`simulation`] runs the engine, alone and in virtual time, where everything that may go wrong does.
 //! - [`wait_for`] is how a test waits: for the condition, never for a length of time.
 //!
 //! A server that cannot be had fails the test with a hint to `./dev.sh setup`. It is never a reason to skip: a skipped
@@ -20,6 +21,7 @@
 
 pub mod ledger;
 pub mod servers;
+pub mod simulation;
 mod wait;
 
 pub use wait::{wait_for, wait_for_async};

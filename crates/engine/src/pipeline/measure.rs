@@ -1,6 +1,6 @@
 //! What the loop measures, and the conditions that only time reveals.
 
-use super::{Loop, Reading, STALLED_AFTER, TICK};
+use super::{Failure, Loop, Reading, STALLED_AFTER, TICK};
 use crate::spec::PipelineSpec;
 use crate::status::Lag;
 use deltaforge_core::batch::Batch;
@@ -85,10 +85,10 @@ impl Measure {
 
 impl Loop {
     /// Each tick: who waits, and what is stalled; each second: the gauges and the status; each ten: a line in the log.
-    pub(super) fn measure_what_is_due(&mut self) {
+    pub(super) fn measure_what_is_due(&mut self) -> Result<(), Failure> {
         let now = Instant::now();
         if now < self.measure.tick_at {
-            return;
+            return Ok(());
         }
         self.measure.tick_at = now + TICK;
         let since = now - self.measure.looked_at;
@@ -96,6 +96,7 @@ impl Loop {
         if let Some(reason) = self.waits_because() {
             self.metrics.source_waited(reason, since);
         }
+        self.look_for_broken_lanes()?;
         self.look_for_stalls();
         self.let_go();
         if now >= self.measure.sample_at {
@@ -106,9 +107,25 @@ impl Loop {
             self.measure.summary_at = now + SUMMARY_INTERVAL;
             self.summarise();
         }
+        Ok(())
     }
 
-    /// A sink that neither acknowledges nor fails is a trouble, too; so is a lane that ended without a word.
+    /// A lane ends with a last word, or when it is closed; one that ended without has broken down, and the pipeline with it.
+    fn look_for_broken_lanes(&self) -> Result<(), Failure> {
+        let broken = |sink: &usize| self.lanes[*sink].has_ended();
+        // The last word may still be on its way.
+        match (0..self.measure.sinks).find(broken).filter(|_| self.reports.is_empty()) {
+            None => Ok(()),
+            Some(sink) => {
+                let message = "the sink's task ended without saying why: this is a bug";
+                let fault = Fault::bug("engine.task_ended", message)
+                    .hint("resume the pipeline, and report the bug with the log");
+                Err(Failure::of(fault, self.spec.sinks[sink].id()))
+            }
+        }
+    }
+
+    /// A sink that neither acknowledges nor fails is a trouble, too.
     fn look_for_stalls(&mut self) {
         let oldest = self.held.iter().find(|h| self.is_in_flight(h.seq)).map(|h| h.cut_at.elapsed());
         let Some(waited) = oldest.filter(|waited| *waited >= STALLED_AFTER) else { return };
@@ -118,13 +135,8 @@ impl Loop {
                 && self.progress.is_pending(sink)
                 && !self.troubles.contains_key(&id)
             {
-                let ended = self.lanes[sink].has_ended();
-                let message = match ended {
-                    true => "the sink's task has ended".to_string(),
-                    false => {
-                        format!("no acknowledgement for {} s", waited.as_secs().max(STALLED_AFTER.as_secs()))
-                    }
-                };
+                let seconds = waited.as_secs().max(STALLED_AFTER.as_secs());
+                let message = format!("no acknowledgement for {seconds} s");
                 let fault = Fault::retry("sink.stalled", message).kind(fault::Kind::Timeout);
                 self.set_trouble(
                     &id,

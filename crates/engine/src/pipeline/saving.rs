@@ -1,7 +1,6 @@
 //! Saving checkpoints: one at a time, in its own task, grouped; and only then releasing.
 
 use super::{Command, Failure, Loop, STATE, is_final};
-use crate::lane::random;
 use crate::progress::Progress;
 use crate::spec::PipelineSpec;
 use crate::status::{Phase, Status, Trouble};
@@ -19,8 +18,9 @@ use tokio::time::Instant;
 
 /// Saves are grouped: between two of them lies at least this, so that no batch pays for an fsync.
 const INTERVAL: Duration = Duration::from_millis(200);
-/// How a store that cannot be reached is tried again.
-const RETRY: RetryPolicy = RetryPolicy { initial_ms: 200, max_ms: 10_000, jitter: 0.2, max_attempts: 0 };
+/// How a store that cannot be reached is tried again. Without jitter: the pipelines of a process that save at once share a
+/// write, and a simulated run can be repeated.
+const RETRY: RetryPolicy = RetryPolicy { initial_ms: 200, max_ms: 10_000, jitter: 0.0, max_attempts: 0 };
 
 /// How a save went.
 pub(super) struct Saved {
@@ -58,16 +58,14 @@ impl Saving {
     }
 
     /// Waits for the running save; pends when there is none. Cancel-safe.
-    pub(super) async fn ended(&mut self) -> Saved {
+    ///
+    /// # Errors
+    /// The save's task broke down.
+    pub(super) async fn ended(&mut self) -> Result<Saved, Fault> {
         let Some(task) = &mut self.task else { return std::future::pending().await };
-        match task.await {
-            Ok(saved) => {
-                self.task = None;
-                saved
-            }
-            // The task was aborted with the runtime: nothing more will happen.
-            Err(_) => std::future::pending().await,
-        }
+        let ended = task.await;
+        self.task = None;
+        ended
     }
 
     /// Time since the last save that succeeded.
@@ -96,7 +94,7 @@ pub(super) async fn take_over(
             Err(fault) => fault,
         };
         attempt += 1;
-        let pause = RETRY.pause(attempt, random());
+        let pause = RETRY.pause(attempt, 0.0);
         tracing::warn!(
             pipeline = spec.name,
             attempt,
@@ -164,7 +162,8 @@ impl Loop {
         }));
     }
 
-    pub(super) fn take_saved(&mut self, saved: Saved) -> Result<(), Failure> {
+    pub(super) fn take_saved(&mut self, saved: Result<Saved, Fault>) -> Result<(), Failure> {
+        let saved = saved.map_err(|broken_down| Failure::of(broken_down, STATE))?;
         let Saved { end, covered_events, schemas, mut checkpoint, result, took } = saved;
         match result {
             Ok((version, size_bytes)) => {
@@ -186,7 +185,7 @@ impl Loop {
             Err(fault) => {
                 self.metrics.checkpoint_failed();
                 self.saving.failed += 1;
-                let pause = RETRY.pause(self.saving.failed, random());
+                let pause = RETRY.pause(self.saving.failed, 0.0);
                 self.saving.not_before = Instant::now() + pause;
                 tracing::warn!(
                     pipeline = self.spec.name,

@@ -99,23 +99,21 @@ impl Home {
     #[track_caller]
     pub fn launch(&self, args: &[&str]) -> Engine {
         let mut engine = self.spawn(args);
-        let mut api = None;
-        wait_for("the API's address in the log", PATIENCE, || {
-            engine.assert_runs();
-            api = engine.api_in_log();
-            api.is_some()
-        });
-        engine.api = api;
+        engine.wait_api();
         engine
     }
 
     /// Starts the binary and returns at once.
     pub fn spawn(&self, args: &[&str]) -> Engine {
+        self.spawn_by(deltaforge(), args)
+    }
+
+    /// Starts the binary by a command that becomes it, and returns at once.
+    pub fn spawn_by(&self, mut command: Command, args: &[&str]) -> Engine {
         let log = self.path("log");
         let start_of_log = fs::metadata(&log).map_or(0, |meta| meta.len());
         let stderr = OpenOptions::new().create(true).append(true).open(&log).unwrap();
         let stdout = OpenOptions::new().create(true).append(true).open(self.path("stdout")).unwrap();
-        let mut command = deltaforge();
         command.arg("--config").arg(self.path("config"));
         command.arg("--state").arg(format!("file:{}", self.path("state").display()));
         command.args(["--api-addr", "127.0.0.1:0", "--metrics-addr", "off"]).args(args);
@@ -183,6 +181,18 @@ impl Engine {
     /// Process id.
     pub fn pid(&self) -> u32 {
         self.child.borrow().id()
+    }
+
+    /// Waits until the API listens.
+    #[track_caller]
+    pub fn wait_api(&mut self) {
+        let mut api = None;
+        wait_for("the API's address in the log", PATIENCE, || {
+            self.assert_runs();
+            api = self.api_in_log();
+            api.is_some()
+        });
+        self.api = api;
     }
 
     /// Where the API listens.

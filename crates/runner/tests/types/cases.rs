@@ -107,7 +107,7 @@ create type text_range as range (subtype = text);
 /// What the session that asks the oracles sets: the settings that the specification's texts are written under.
 pub(crate) const PINNED: &str = "set datestyle = 'ISO, YMD'; set intervalstyle = 'iso_8601'; set timezone = 'UTC';
 set bytea_output = 'hex'; set extra_float_digits = 3; set client_encoding = 'UTF8'; set search_path = pg_catalog;
-set quote_all_identifiers = off; set xmlbinary = 'base64';\n";
+set quote_all_identifiers = off; set xmlbinary = 'base64'; set jit = off;\n";
 
 pub(crate) const TYPES: &[Type] = &[
     of("boolean", JSON, &["true", "false"]),

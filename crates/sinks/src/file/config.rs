@@ -37,6 +37,10 @@ impl Settings {
             check_path(fields, text);
         }
         let sync = fields.choice("sync", &["batch", "none"], &[], "batch") == "batch";
+        if !fields.has("rotate") {
+            fields.default("rotate.max_bytes", 0);
+            fields.default("rotate.max_age_secs", 0);
+        }
         let rotation = fields.map("rotate", |f| Rotation {
             max_bytes: f.size("max_bytes", 0, 0..=u64::MAX),
             max_age_secs: f.int("max_age_secs", 0, 0..=i64::MAX) as u64,

@@ -83,6 +83,9 @@ impl Settings {
 }
 
 fn field(fields: &mut Fields<'_>) -> String {
+    if !fields.has("field") {
+        fields.default("field", "df-event");
+    }
     let field = fields.text("field").unwrap_or_else(|| "df-event".into());
     match field.as_str() {
         "" => fields.form("field", "expected a name, found an empty text", None),

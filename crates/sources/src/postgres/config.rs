@@ -175,7 +175,10 @@ fn parse_tables(fields: &mut Fields<'_>) -> Option<TableFilter> {
 
 fn parse_start(fields: &mut Fields<'_>) -> StartPosition {
     let default = StartPosition::Earliest;
-    let Some(node) = fields.node("start_position") else { return default };
+    let Some(node) = fields.node("start_position") else {
+        fields.default("start_position", "earliest");
+        return default;
+    };
     match &node.value {
         Raw::Map(_) => {
             let lsn = fields.map("start_position", |f| {

@@ -13,6 +13,7 @@ use deltaforge_core::config::{Tls, TlsMode};
 use deltaforge_core::fault::Kind;
 use fallible_iterator::FallibleIterator;
 use postgres_protocol::authentication::{self, sasl};
+use postgres_protocol::escape::escape_identifier;
 use postgres_protocol::message::backend::{Header, Message};
 use postgres_protocol::message::frontend;
 use std::io;
@@ -138,7 +139,9 @@ impl Connection {
                     without_encoding = matches!(body.value(), Ok("SQL_ASCII"));
                 }
                 Message::ReadyForQuery(_) => break,
-                Message::ErrorResponse(body) => return Err(error::from_server(&body, "logging in")),
+                Message::ErrorResponse(body) => {
+                    return Err(not_allowed(error::from_server(&body, "logging in"), dsn, purpose));
+                }
                 _ => {}
             }
         }
@@ -348,5 +351,15 @@ impl Connection {
     /// For statements that wait on others: there is no last moment.
     pub(super) fn wait_without_end(&mut self) {
         self.patience = None;
+    }
+}
+
+/// A role that may log in and not replicate is refused after the password; the server does not say how to mend it.
+fn not_allowed(fault: Fault, dsn: &Dsn, purpose: Purpose) -> Fault {
+    match fault.code() {
+        "postgres.no_rights" if purpose == Purpose::Replication => {
+            fault.hint(format!("ALTER ROLE {} REPLICATION;", escape_identifier(&dsn.user)))
+        }
+        _ => fault,
     }
 }

@@ -25,6 +25,7 @@ mod catalog;
 mod check;
 mod config;
 mod connection;
+mod decoder;
 mod dsn;
 mod error;
 mod position;

@@ -284,7 +284,10 @@ struct Candidate {
     /// OIDs of the partitioned tables above it.
     ancestors: Vec<u32>,
     identity: String,
+    /// Updates and deletes may be published: the server does not refuse to run them then.
     has_identity: bool,
+    /// The table and its partitions, quoted, that could have the identity FULL and do not.
+    not_full: Vec<String>,
 }
 
 impl Candidate {
@@ -293,14 +296,24 @@ impl Candidate {
     }
 }
 
-const CANDIDATES_SQL: &str = "SELECT c.oid, n.nspname, c.relname, c.relreplident, \
-    COALESCE((SELECT string_agg(a.relid::oid::text, ',') FROM pg_partition_ancestors(c.oid) a WHERE a.relid <> c.oid), ''), \
-    CASE c.relreplident WHEN 'f' THEN true WHEN 'n' THEN false \
-      WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident) \
-      ELSE EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary) END \
+/// What counts for a partitioned table is the identity of its partitions, where the rows are. A deferrable primary key is no
+/// identity, and FULL is none with virtual generated columns (`attgenerated = 'v'`, PostgreSQL 18).
+const CANDIDATES_SQL: &str = "WITH own AS (SELECT c.oid, n.nspname, c.relname, c.relkind, c.relreplident, \
+      EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated = 'v' AND NOT a.attisdropped) AS virtual, \
+      CASE c.relreplident WHEN 'n' THEN false WHEN 'f' THEN true \
+        WHEN 'i' THEN EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisreplident AND i.indisvalid) \
+        ELSE EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND i.indimmediate AND i.indisvalid) \
+      END AS identified \
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
-    WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%' \
-    ORDER BY n.nspname, c.relname";
+    WHERE c.relkind IN ('r', 'p') AND c.relpersistence = 'p' AND n.nspname <> 'information_schema' AND n.nspname NOT LIKE 'pg\\_%'), \
+  usable AS (SELECT *, identified AND NOT (virtual AND relreplident = 'f') AS usable FROM own) \
+  SELECT c.oid, c.nspname, c.relname, c.relreplident, \
+    COALESCE((SELECT string_agg(a.relid::oid::text, ',') FROM pg_partition_ancestors(c.oid) a WHERE a.relid <> c.oid), ''), \
+    COALESCE((SELECT bool_and(u.usable) FROM pg_partition_tree(c.oid) t JOIN usable u ON u.oid = t.relid \
+      WHERE t.isleaf AND c.relkind = 'p'), c.usable), \
+    (SELECT json_agg(format('%I.%I', u.nspname, u.relname)) FROM usable u WHERE u.relreplident <> 'f' AND NOT u.virtual \
+      AND (u.oid = c.oid OR c.relkind = 'p' AND u.oid IN (SELECT t.relid FROM pg_partition_tree(c.oid) t))) \
+  FROM usable c ORDER BY c.nspname, c.relname";
 
 /// All tables, those that the filter matches marked; a partition whose partitioned table is matched is left to that one.
 fn candidates(settings: &Settings, catalog: &mut Catalog) -> Result<(Vec<Candidate>, Vec<(String, String)>), Fault> {
@@ -314,7 +327,9 @@ fn candidates(settings: &Settings, catalog: &mut Catalog) -> Result<(Vec<Candida
         let ancestors = next().split(',').filter_map(|oid| oid.parse().ok()).collect();
         names.push((schema.clone(), table.clone()));
         if settings.tables.matches(&schema, &table) {
-            all.push(Candidate { oid, schema, table, ancestors, identity, has_identity: next() == "t" });
+            let has_identity = next() == "t";
+            let not_full = serde_json::from_str(&next()).unwrap_or_default();
+            all.push(Candidate { oid, schema, table, ancestors, identity, has_identity, not_full });
         }
     }
     let matched: HashSet<u32> = all.iter().map(|c| c.oid).collect();
@@ -322,24 +337,32 @@ fn candidates(settings: &Settings, catalog: &mut Catalog) -> Result<(Vec<Candida
     Ok((all, names))
 }
 
+/// Sets the identity FULL wherever that is possible; true when anything was changed.
+fn set_full_identity(settings: &Settings, catalog: &mut Catalog, tables: &[Candidate]) -> Result<bool, Fault> {
+    let mut changed = false;
+    for table in tables.iter().flat_map(|t| &t.not_full) {
+        let sql = format!("ALTER TABLE {table} REPLICA IDENTITY FULL");
+        catalog.query(&sql, &sql)?;
+        tracing::info!(source_id = settings.id, table, "set the replica identity to FULL");
+        changed = true;
+    }
+    Ok(changed)
+}
+
 /// Creates or extends the publications for the matching tables; gives those to stream from. With `first` it warns about what it
 /// finds and refuses what must not start; later calls only add tables that have appeared.
 pub(super) fn publish(settings: &Settings, catalog: &mut Catalog, version: u32, first: bool) -> Result<Vec<String>, Fault> {
-    let (tables, names) = candidates(settings, catalog)?;
+    let (mut tables, names) = candidates(settings, catalog)?;
     if first {
         report_patterns(settings, &names)?;
     }
-    if settings.full_identity {
-        for table in tables.iter().filter(|t| t.identity != "f") {
-            let sql = format!("ALTER TABLE {} REPLICA IDENTITY FULL", table.quoted());
-            catalog.query(&sql, &sql)?;
-            tracing::info!(source_id = settings.id, table = table.quoted(), "set the replica identity to FULL");
-        }
-    } else if first {
+    if settings.full_identity && set_full_identity(settings, catalog, &tables)? {
+        (tables, _) = candidates(settings, catalog)?;
+    }
+    if first {
         check::warn_identities(settings, tables.iter().map(|t| (t.quoted(), t.identity.as_str(), t.has_identity)));
     }
-    let identified = |t: &&Candidate| t.has_identity || settings.full_identity;
-    let (keyed, keyless): (Vec<_>, Vec<_>) = tables.iter().partition(identified);
+    let (keyed, keyless): (Vec<_>, Vec<_>) = tables.iter().partition(|t| t.has_identity);
     let insert_only = format!("{}{INSERT_ONLY_SUFFIX}", settings.publication);
     let main = publish_tables(settings, catalog, &settings.publication, "insert, update, delete, truncate", &keyed, version, true)?;
     let rest: Vec<&Candidate> = keyless.into_iter().filter(|t| !main.covers(t)).collect();
@@ -419,7 +442,11 @@ fn publish_tables(
         (true, _) => format!("ALTER PUBLICATION {quoted} ADD TABLE {list}"),
         (false, none) => {
             let tables = if none { String::new() } else { format!(" FOR TABLE {list}") };
-            format!("CREATE PUBLICATION {quoted}{tables} WITH (publish = '{operations}', publish_via_partition_root = true)")
+            // Without them the server would refuse updates of a table with such columns and the identity FULL.
+            let generated = if version >= 180_000 { ", publish_generated_columns = stored" } else { "" };
+            format!(
+                "CREATE PUBLICATION {quoted}{tables} WITH (publish = '{operations}', publish_via_partition_root = true{generated})"
+            )
         }
     };
     if !settings.create_publication {

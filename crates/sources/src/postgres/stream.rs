@@ -17,11 +17,11 @@ use deltaforge_core::{Fault, Released, clock};
 use postgres_protocol::message::frontend;
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 /// Size of a read buffer, bytes; a longer frame gets a buffer of its own.
 const BUFFER_BYTES: usize = 256 << 10;
@@ -67,6 +67,9 @@ struct Shared {
     /// The thread waits for room.
     full: AtomicBool,
     stop: AtomicBool,
+    /// Why the thread ended, for whoever does not read up to the fault in the channel.
+    fault: Mutex<Option<Fault>>,
+    broken: Notify,
 }
 
 impl Shared {
@@ -87,7 +90,13 @@ impl Stream {
         let setup = |e| error::lost_connection("starting the stream", &e);
         transport.never_block().map_err(setup)?;
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).map_err(|e| setup(e.into()))?;
-        let shared = Arc::new(Shared { wake, full: AtomicBool::new(false), stop: AtomicBool::new(false) });
+        let shared = Arc::new(Shared {
+            wake,
+            full: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            fault: Mutex::new(None),
+            broken: Notify::new(),
+        });
         let (sender, chunks) = mpsc::channel(CHANNEL_BUFFERS);
         let (spare, spares) = std::sync::mpsc::channel();
         let mut bytes = vec![0; BUFFER_BYTES.max(received.len())];
@@ -131,6 +140,17 @@ impl Stream {
         let next = self.chunks.recv().await.unwrap_or_else(|| Err(error::closed("streaming")));
         self.made_room();
         next
+    }
+
+    /// Waits until the connection is lost, also while frames lie unread. Cancel-safe.
+    pub(super) async fn broken(&self) -> Fault {
+        loop {
+            let fault = self.shared.fault.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            match fault {
+                Some(fault) => return fault,
+                None => self.shared.broken.notified().await,
+            }
+        }
     }
 
     fn made_room(&self) {
@@ -184,6 +204,8 @@ struct Worker {
 impl Worker {
     fn run(mut self) {
         if let Err(fault) = self.stream() {
+            *self.shared.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault.clone());
+            self.shared.broken.notify_one();
             // The channel may be full; what it holds is decoded first. The receiver being gone is no error.
             let _gone = self.sender.blocking_send(Err(fault));
         }

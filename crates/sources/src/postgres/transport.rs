@@ -153,6 +153,10 @@ impl Transport {
         let wanted = if read { PollFlags::IN } else { PollFlags::empty() };
         let mut fds = [PollFd::new(wake, PollFlags::IN), PollFd::new(self, wanted)];
         match poll(&mut fds, Some(&timespec(timeout))) {
+            // A reader would find out by reading; who does not read would be woken for it again and again.
+            Ok(_) if !read && fds[1].revents().intersects(PollFlags::ERR | PollFlags::HUP) => {
+                Err(io::ErrorKind::ConnectionReset.into())
+            }
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(e) => Err(e.into()),
         }

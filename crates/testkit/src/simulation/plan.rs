@@ -85,10 +85,6 @@ impl Weather {
         self.outages.iter().copied().find(|o| o.from <= now && now < o.to)
     }
 
-    /// Whether anything may fail at all.
-    pub(super) fn is_calm(&self, now: Duration) -> bool {
-        now >= self.calm_at
-    }
 
     /// A moment after `now` that lies in rough weather still.
     pub(super) fn until(&self, now: Duration, wanted: Duration) -> Duration {

@@ -20,6 +20,9 @@ use std::time::Duration;
 /// The key in the store.
 pub(super) const SOURCE_ID: &str = "simulated";
 
+/// The doom of a loop that broke down in the source: it says nothing any more.
+pub(super) const LOOP_BROKE_DOWN: &str = "the loop broke down";
+
 static INFO: SourceInfo = SourceInfo { connector: "simulated", fields: &[] };
 
 /// The source as one engine start sees it.
@@ -123,7 +126,7 @@ impl SimSourcePlan {
             let start = if world.plan.source.from_oldest { 0 } else { world.log.head(world.now()) };
             let bound = world.log.bound(start).unwrap_or(0);
             let saved = facts.saved;
-            (facts.origin, facts.read) = (Some(bound), start);
+            (facts.origin, facts.read, facts.settled) = (Some(bound), start, bound);
             let run = &mut facts.runs[self.run];
             (run.from, run.given) = (Some(bound), Some(start));
             drop(facts);
@@ -214,6 +217,14 @@ impl Source for SimSource {
         self.decode(out)
     }
 
+    async fn broken(&mut self) -> Fault {
+        match self.breaks_at {
+            Some(at) => self.sleep_until(at).await,
+            None => pending().await,
+        }
+        self.break_down("the connection was cut while nobody read")
+    }
+
     async fn close(self: Box<Self>) {
         self.world.trace(|| format!("run {} source closed", self.run));
     }
@@ -235,7 +246,7 @@ impl SimSource {
         run.fills += 1;
         if Some(run.fills) == panics_at && facts.panics == 0 && !self.world.is_calm() {
             facts.panics += 1;
-            facts.runs[self.run].doomed = Some((now, "engine.task_ended"));
+            facts.runs[self.run].doomed = Some((now, LOOP_BROKE_DOWN));
             drop(facts);
             panic!("simulated: the source breaks down");
         }
@@ -309,7 +320,7 @@ impl SimSource {
             self.row += 1;
         }
         // The commit arrives with the last row, or in the next packet.
-        if self.row == entry.count && (!out.is_full() || self.rng.chance(500)) && self.rng.chance(900) {
+        if self.row == entry.count && !out.is_full() && self.rng.chance(900) {
             out.commit(|json| json.extend_from_slice(position(entry.lsn).as_json().as_bytes()));
             self.note_given(entry.lsn);
             (self.entry, self.row, self.inside) = (self.entry + 1, 0, false);
@@ -340,7 +351,7 @@ impl SimSource {
             row.put(Value::Null);
             Ok::<(), Infallible>(())
         };
-        let Ok(()) = (match change.op {
+        let Ok(()) = match change.op {
             Op::Truncate | Op::Ddl => {
                 event.ddl("{\"simulated\":true}");
                 Ok(())
@@ -348,7 +359,7 @@ impl SimSource {
             Op::Delete => event.before(columns, key_only),
             Op::Update if index % 3 == 0 => event.before(columns, whole).and_then(|()| event.after(columns, whole)),
             _ => event.after(columns, whole),
-        });
+        };
         event.finish(event_id(index));
         self.world.facts().runs[self.run].rows += 1;
     }

@@ -3,10 +3,10 @@
 //! Each case is inserted and updated in two databases. One is as `initdb` made it; in the other everything that changes how
 //! values print is set to something else, for the database and for the role. Both must give the same bytes.
 
+#[path = "../support/mod.rs"]
 mod support;
-#[path = "types/cases.rs"]
+
 mod cases;
-#[path = "types/encodings.rs"]
 mod encodings;
 
 use cases::{PINNED, SETUP, TYPES, Type};
@@ -249,7 +249,6 @@ alter database $DB set xmlbinary = 'hex';
 ";
 
 fn every_type(version: PgVersion, number: u32) {
-    let t0=std::time::Instant::now();
     let postgres = Postgres::start(version, &PgOptions::default()).unwrap();
     let tables = tables(number);
     let (plain, hostile) = (postgres.fresh_db("plain"), postgres.fresh_db("hostile"));
@@ -262,31 +261,24 @@ fn every_type(version: PgVersion, number: u32) {
         pipeline(name, &source, &[&format!("{{ type: file, config: {{ path: '$HOME/{name}.jsonl' }} }}")])
     };
     let hostile_dsn = postgres.dsn(&hostile).replace("postgres@", "hostile@");
-    println!("let home  {:?}", t0.elapsed());
     let home = Home::new(&[
         ("plain.yaml", &document("plain", &postgres.dsn(&plain))),
         ("hostile.yaml", &document("hostile", &hostile_dsn)),
     ]);
-    println!("let engine  {:?}", t0.elapsed());
     let engine = home.start();
     for db in [&plain, &hostile] {
         postgres.psql(db, &fill(&tables));
     }
 
-    println!("let expected  {:?}", t0.elapsed());
     let expected = expected(&postgres, &plain, &tables);
     let cases = expected.len();
-    println!("let lines  {:?}", t0.elapsed());
     let lines = home.wait_lines("plain.jsonl", cases * 2);
-    println!("let (images {:?}", t0.elapsed());
     let (images, wrong) = check(&lines, &expected, &tables);
     assert!(wrong.is_empty(), "{} images are wrong\n{}", wrong.len(), first(&wrong));
     assert_eq!(images.len(), cases * 2, "each row once inserted and once updated");
-    println!("let (hostile_images {:?}", t0.elapsed());
     let (hostile_images, wrong) = check(&home.wait_lines("hostile.jsonl", cases * 2), &expected, &tables);
     assert!(wrong.is_empty(), "under hostile settings {} images are wrong\n{}", wrong.len(), first(&wrong));
     assert!(images == hostile_images, "settings of the role or the database have changed what is written");
-    println!("let metrics  {:?}", t0.elapsed());
     let metrics = engine.get("/metrics").1;
     let fallbacks: Vec<&str> = metrics.lines().filter(|line| line.starts_with("deltaforge_value_fallbacks_total{")).collect();
     assert!(fallbacks.iter().all(|line| line.ends_with(" 0")), "values that did not read as their type: {fallbacks:?}");

@@ -1,0 +1,314 @@
+//! Drives one simulated world: starts engines, carries orders out, watches, and in the end holds the engine to its promises.
+
+use super::engine::Engine;
+use super::plan::Order;
+use super::rng::Rng;
+use super::sink::POISON;
+use super::source::{LOOP_BROKE_DOWN, SOURCE_ID};
+use super::world::{Facts, World};
+use deltaforge_core::checkpoint::StateStore;
+use deltaforge_engine::status::{State, Status};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How often the world is looked at.
+const STEP: Duration = Duration::from_millis(100);
+/// Everything must be delivered and saved so long after the last fault.
+const DRAINED_WITHIN: Duration = Duration::from_secs(150);
+/// All troubles must be gone so long after that.
+const READY_WITHIN: Duration = Duration::from_secs(20);
+/// How long a stop may take: faults go on meanwhile, and cease by themselves.
+const STOP_LIMIT: Duration = Duration::from_secs(1200);
+/// Nothing moves for so long: the status must say why.
+const HONEST_WITHIN: Duration = Duration::from_secs(5);
+/// What makes an engine fail must have made it fail by then.
+const FAILS_WITHIN: Duration = Duration::from_secs(12);
+/// A pause is carried out within this.
+const PAUSED_WITHIN: Duration = Duration::from_secs(3);
+
+/// The one who drives.
+pub(super) struct Driver {
+    world: Arc<World>,
+    store: Arc<dyn StateStore>,
+    rng: Rng,
+    /// The newest is last.
+    engines: Vec<Engine>,
+    orders: VecDeque<(Duration, Order)>,
+    restart_at: Option<Duration>,
+    pause: Option<Pause>,
+    /// The source has told its end, and the engine has stopped of itself.
+    finished: bool,
+}
+
+/// A pause that is under way.
+struct Pause {
+    begun: Duration,
+    until: Duration,
+    /// Calls of the source once the status said paused.
+    fills: Option<u64>,
+}
+
+impl Driver {
+    pub(super) fn new(world: Arc<World>, store: Arc<dyn StateStore>) -> Driver {
+        Driver {
+            rng: Rng::of(world.plan.seed, "drive", 0),
+            orders: world.plan.orders.iter().copied().collect(),
+            world,
+            store,
+            engines: Vec::new(),
+            restart_at: None,
+            pause: None,
+            finished: false,
+        }
+    }
+
+    /// From the first start to the last stop, or to the first violation.
+    pub(super) async fn run(&mut self) {
+        self.start();
+        let deadline = self.world.plan.calm_at + DRAINED_WITHIN;
+        while !self.world.is_broken() {
+            tokio::time::sleep(STEP).await;
+            self.observe();
+            self.start_again();
+            self.watch_pause().await;
+            while let Some(order) = self.due_order() {
+                self.carry_out(order).await;
+            }
+            if self.world.is_calm() && self.orders.is_empty() && self.undone().is_none() {
+                return self.finish().await;
+            }
+            if self.world.now() > deadline {
+                let undone = self.undone().unwrap_or_default();
+                self.world.violated(format!("long after the last fault: {undone}; {:?}", self.condition()));
+            }
+        }
+    }
+
+    fn condition(&self) -> Option<Status> {
+        self.engines.last().map(Engine::status)
+    }
+
+    fn start(&mut self) {
+        self.restart_at = None;
+        self.pause = None;
+        self.engines.push(Engine::start(&self.world, &self.store));
+    }
+
+    fn start_again(&mut self) {
+        if self.restart_at.is_some_and(|at| at <= self.world.now()) {
+            self.start();
+        }
+    }
+
+    fn due_order(&mut self) -> Option<Order> {
+        let is_due = self.orders.front().is_some_and(|(at, _)| *at <= self.world.now());
+        if is_due { self.orders.pop_front().map(|(_, order)| order) } else { None }
+    }
+
+    async fn carry_out(&mut self, order: Order) {
+        if self.finished || self.world.is_broken() {
+            return;
+        }
+        self.world.trace(|| format!("ORDER {order:?}"));
+        match order {
+            Order::Crash(down) => self.crash(down),
+            Order::Stop(down) => self.stop(Some(down)).await,
+            Order::Second => self.start(),
+            Order::Pause(length) => {
+                if let (None, Some(engine)) = (&self.pause, self.engines.last()) {
+                    let begun = self.world.now();
+                    self.pause = Some(Pause { begun, until: begun + length, fills: None });
+                    engine.pause().await;
+                }
+            }
+        }
+    }
+
+    /// All engines end in the middle of whatever they were doing.
+    fn crash(&mut self, down: Duration) {
+        for engine in self.engines.drain(..) {
+            self.world.facts().runs[engine.run].over = true;
+            drop(engine);
+        }
+        // The server may still learn what the dead ones had released.
+        if self.rng.chance(500) {
+            self.world.prune();
+        }
+        self.pause = None;
+        self.restart_at = Some(self.world.now() + down);
+    }
+
+    /// Stops the newest engine and waits for it, looking on.
+    async fn stop(&mut self, restart_after: Option<Duration>) {
+        self.pause = None;
+        let Some(mut stop) = self.engines.last_mut().and_then(|engine| engine.stop(STOP_LIMIT)) else { return };
+        let drained = loop {
+            tokio::select! {
+                biased;
+                (_, drained) = &mut stop => break drained,
+                () = tokio::time::sleep(STEP) => self.observe(),
+            }
+            if self.world.is_broken() {
+                return;
+            }
+        };
+        if !drained {
+            let status = self.condition();
+            return self.world.violated(format!("a stop does not end: {status:?}"));
+        }
+        self.observe();
+        if let Some(down) = restart_after
+            && !self.finished
+        {
+            self.restart_at = Some(self.world.now() + down);
+        }
+    }
+
+    /// One look at everything: what the server forgets, who has ended, who is not honest.
+    fn observe(&mut self) {
+        if self.rng.chance(400) {
+            self.world.prune();
+        }
+        self.world.check_released();
+        let newest = self.engines.len().checked_sub(1);
+        let mut ended = Vec::new();
+        for (n, engine) in self.engines.iter_mut().enumerate() {
+            self.world.check_memory(engine.run);
+            if engine.has_ended() {
+                ended.push((n, Some(n) == newest));
+            } else {
+                engine.check_honesty(&self.world, self.pause.is_some() && Some(n) == newest, HONEST_WITHIN);
+                check_doom(&self.world, engine);
+            }
+        }
+        for (n, is_newest) in ended.into_iter().rev() {
+            let engine = self.engines.remove(n);
+            self.bury(&engine, is_newest);
+        }
+    }
+
+    /// An engine has ended by itself: rightly so?
+    fn bury(&mut self, engine: &Engine, is_newest: bool) {
+        let status = engine.status();
+        let code = status.trouble.as_ref().map_or("", |t| t.code.as_str()).to_string();
+        self.world.trace(|| format!("run {} has ended: {:?} {code}", engine.run, status.state));
+        let mut facts = self.world.facts();
+        facts.runs[engine.run].over = true;
+        let doom = facts.runs[engine.run].doomed.map(|(_, code)| code);
+        let epoch = facts.runs[engine.run].epoch;
+        let was_replaced = facts.runs.iter().any(|other| other.epoch > epoch);
+        let given = facts.runs[engine.run].given;
+        facts.cured |= doom == Some(POISON);
+        drop(facts);
+        let is_right = match status.state {
+            State::Stopped => {
+                self.check_stopped(given);
+                self.finished = self.world.plan.source.ends && !engine.is_stopping();
+                engine.is_stopping() || self.finished
+            }
+            State::Failed => doom == Some(code.as_str()) || (code == "state.fenced" && was_replaced),
+            // The loop itself broke down: the supervisor reads that from the closed channel.
+            State::Running | State::Paused => doom == Some(LOOP_BROKE_DOWN),
+        };
+        if !is_right {
+            self.world.violated(format!("run {} ended with {status:?}", engine.run));
+        }
+        if is_newest && !self.finished && !engine.is_stopping() {
+            self.pause = None;
+            self.restart_at = Some(self.world.now() + self.rng.millis(1, 3000));
+        }
+    }
+
+    /// A stopped engine has saved all that it was given.
+    fn check_stopped(&self, given: Option<u64>) {
+        let saved = self.world.facts().saved.map(|(lsn, _)| lsn);
+        if given.is_some() && saved != given && !self.world.plan.two_engines {
+            self.world.violated(format!("stopped with {saved:?} saved, it was given {given:?}"));
+        }
+    }
+
+    async fn watch_pause(&mut self) {
+        let (Some(pause), Some(engine)) = (&mut self.pause, self.engines.last()) else { return };
+        let (now, status) = (self.world.now(), engine.status());
+        let facts = self.world.facts();
+        let (fills, owns) = (facts.runs[engine.run].fills, facts.runs[engine.run].epoch.is_some());
+        let doomed = facts.runs[engine.run].doomed.is_some();
+        drop(facts);
+        if status.state == State::Paused && pause.fills.is_none() {
+            pause.fills = Some(fills);
+        }
+        if pause.fills.is_some_and(|before| before != fills) {
+            self.world.violated(format!("run {} reads although it is paused", engine.run));
+        }
+        if pause.fills.is_none() && owns && !doomed && now > pause.begun + PAUSED_WITHIN {
+            self.world.violated(format!("run {} was to pause and says {status:?}", engine.run));
+        }
+        if now >= pause.until {
+            self.pause = None;
+            self.world.trace(|| "RESUME".into());
+            engine.resume().await;
+        }
+    }
+
+    /// What is not yet as it must be in the end.
+    fn undone(&self) -> Option<String> {
+        let world = &self.world;
+        if !self.finished && (self.engines.len() != 1 || self.restart_at.is_some() || self.pause.is_some()) {
+            return Some(format!("{} engines are running", self.engines.len()));
+        }
+        let facts = world.facts();
+        let Facts { settled, saved, .. } = *facts;
+        if world.plan.counts_acknowledgements() && settled < world.log.len() {
+            return Some(format!("events are acknowledged up to {settled} of {}", world.log.len()));
+        }
+        let last = world.log.last_lsn();
+        if saved != Some((last, 0)) {
+            return Some(format!("{saved:?} is saved, the log ends at {last}"));
+        }
+        let released = facts.runs.iter().filter_map(|r| r.released.as_ref()?.get()).filter_map(|p| super::log::lsn(&p)).max();
+        (released != Some(last)).then(|| format!("{released:?} is released, {last} is saved"))
+    }
+
+    /// All is delivered: the status must become good, a stop must stop, and the targets must hold what the source holds.
+    async fn finish(&mut self) {
+        let limit = self.world.now() + READY_WITHIN;
+        while !self.finished && !self.engines.last().is_some_and(|engine| engine.status().is_ready()) {
+            tokio::time::sleep(STEP).await;
+            self.observe();
+            if self.world.now() > limit {
+                return self.world.violated(format!("nothing is wrong any more, and the status is {:?}", self.condition()));
+            }
+        }
+        let metrics = self.engines.last().map(|engine| engine.metrics.clone());
+        self.stop(None).await;
+        let run = self.world.facts().runs.len() - 1;
+        let text = metrics.map(|metrics| metrics.render()).unwrap_or_default();
+        for sink in 0..self.world.plan.sinks.len() {
+            let given_up = if self.finished { u64::MAX } else { given_up(&text, &self.world.plan.sinks[sink].id) };
+            self.world.check_target(run, sink, given_up);
+        }
+        let stored = self.store.load(SOURCE_ID).await;
+        if !stored.is_ok_and(|c| c.is_some_and(|c| super::log::lsn(&c.position) == Some(self.world.log.last_lsn()))) {
+            self.world.violated("the store does not hold the last place");
+        }
+    }
+}
+
+/// What broke an engine must end it soon.
+fn check_doom(world: &World, engine: &Engine) {
+    let doomed = world.facts().runs[engine.run].doomed;
+    if let Some((at, code)) = doomed
+        && world.now() > at + FAILS_WITHIN
+    {
+        let status = engine.status();
+        world.violated(format!("run {} met {code} at {:.3} s and says {status:?}", engine.run, at.as_secs_f64()));
+    }
+}
+
+/// The events that the engine counts as given up for a sink.
+fn given_up(metrics: &str, sink: &str) -> u64 {
+    let label = format!("component=\"{sink}\"");
+    let of_sink = |line: &&str| line.starts_with("deltaforge_dropped_events_total{") && line.contains(&label);
+    metrics.lines().filter(of_sink).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>() as u64
+}
