@@ -548,12 +548,12 @@ impl BatchBuilder {
         if self.end.is_empty() { None } else { std::str::from_utf8(&self.end).ok().map(Position::from_json) }
     }
 
-    /// Without waiting events: the place reached since the last cut, once.
-    pub fn take_advance(&mut self) -> Option<Position> {
+    /// Without waiting events: the place reached since the last cut, once. Events after it that were delivered before stay so.
+    pub fn take_advance(&mut self) -> Option<End> {
         if !self.slots.is_empty() || !std::mem::take(&mut self.moved) {
             return None;
         }
-        self.position()
+        Some(End { position: self.position()?, events_done: self.skip + self.skipped })
     }
 
     /// Cuts a batch; `None` when there is nothing that may be cut.

@@ -182,7 +182,7 @@ fn an_unfinished_event_and_a_rolled_back_transaction_leave_nothing() {
 fn places_without_events_are_advances() {
     let (mut b, t) = builder(LIMITS);
     b.advance(|out| out.extend_from_slice(b"{\"n\":9}"));
-    assert_eq!(b.take_advance(), Some(Position::from_json("{\"n\":9}")));
+    assert_eq!(b.take_advance(), Some(place(9, 0)));
     assert_eq!(b.take_advance(), None);
     begin(&mut b, "x");
     insert(&mut b, t, 1);
@@ -197,4 +197,46 @@ fn event_ids_are_uuids_of_version_8() {
     let id = EventId::derive(b"orders\0\x01").to_string();
     assert_eq!((id.len(), &id[14..15]), (36, "8"));
     assert!("89ab".contains(&id[19..20]));
+}
+
+fn place(n: u64, events_done: u64) -> End {
+    End { position: Position::from_json(&format!("{{\"n\":{n}}}")), events_done }
+}
+
+#[test]
+fn what_was_delivered_of_a_transaction_stays_delivered_however_often_it_is_read_again() {
+    let start = Position::from_json("{\"n\":0}");
+    let limits = Limits { respect_source_tx: false, ..LIMITS };
+    let mut b = BatchBuilder::new(limits, Some(&start), 3);
+    let t = b.schema(Arc::new(table("t")));
+    begin(&mut b, "x");
+    (0..2).for_each(|n| insert(&mut b, t, n));
+    b.rollback();
+    // A place in front of the transaction does not take it back either.
+    b.advance(|out| out.extend_from_slice(b"{\"n\":5}"));
+    assert_eq!(b.take_advance(), Some(place(5, 3)));
+    begin(&mut b, "x");
+    (0..5).for_each(|n| insert(&mut b, t, n));
+    let batch = b.cut().expect("the rest");
+    assert_eq!(rows(&batch).iter().map(|r| (r.0, r.2)).collect::<Vec<_>>(), [(3, 4), (4, 5)]);
+    assert_eq!(end(&batch), Some(("{\"n\":5}", 5)));
+    b.rollback();
+    begin(&mut b, "x");
+    (0..2).for_each(|n| insert(&mut b, t, n));
+    b.rollback();
+    begin(&mut b, "x");
+    (0..6).for_each(|n| insert(&mut b, t, n));
+    assert_eq!(b.cut().map(|batch| rows(&batch)[0].0), Some(5));
+}
+
+#[test]
+fn a_shape_that_is_there_keeps_its_index() {
+    let (mut b, t) = builder(LIMITS);
+    let other = b.schema(Arc::new(table("other")));
+    assert_eq!((b.schema(Arc::new(table("t"))), b.schema(Arc::new(table("other")))), (t, other));
+    let mut newer = table("t");
+    newer.sequence = 2;
+    let newer = b.schema(Arc::new(newer));
+    assert_ne!(newer, t);
+    assert_eq!(b.schema(Arc::new(table("t"))), t, "read again from before the change");
 }

@@ -13,10 +13,11 @@ use deltaforge_core::position::{BatchSeq, Epoch};
 use deltaforge_core::sink::{Delivered, Delivery, Receipt, Sink, SinkContext, SinkPlan};
 use deltaforge_core::task::{Task, spawn};
 use deltaforge_core::{Class, Fault};
+use futures_util::FutureExt;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 /// A batch on its way.
@@ -54,6 +55,7 @@ pub(crate) enum LaneNews {
 #[derive(Debug)]
 pub(crate) struct Lane {
     jobs: mpsc::Sender<Job>,
+    closing: Arc<Notify>,
     task: Task<()>,
 }
 
@@ -75,6 +77,7 @@ impl Lane {
     /// Starts a lane.
     pub(crate) fn start(settings: LaneSettings, reports: mpsc::Sender<LaneReport>) -> Lane {
         let (jobs, queue) = mpsc::channel(settings.backlog);
+        let closing = Arc::new(Notify::new());
         let lane = Running {
             sink: settings.sink,
             retry: settings.plan.retry(),
@@ -85,13 +88,15 @@ impl Lane {
             window: settings.window,
             queue,
             queue_ended: false,
+            closing: closing.clone(),
+            is_closing: false,
             again: VecDeque::new(),
             sent: VecDeque::new(),
             open: None,
             attempts: 0,
             reports,
         };
-        Lane { jobs, task: spawn("sink lane", lane.run()) }
+        Lane { jobs, closing, task: spawn("sink lane", lane.run()) }
     }
 
     /// Hands a batch over; false when the lane has no room for it, or has ended.
@@ -109,9 +114,11 @@ impl Lane {
         self.task.is_finished()
     }
 
-    /// No more batches: the lane delivers what it has, closes the sink and ends.
+    /// No more batches: the lane delivers what it has, closes the sink and ends. One that the policy does not wait for ends at
+    /// its next failure.
     pub(crate) async fn close(self) -> Result<(), Fault> {
         drop(self.jobs);
+        self.closing.notify_one();
         self.task.await
     }
 }
@@ -133,6 +140,8 @@ struct Running {
     window: usize,
     queue: mpsc::Receiver<Job>,
     queue_ended: bool,
+    closing: Arc<Notify>,
+    is_closing: bool,
     /// To be delivered before anything from the queue: what a failure left unacknowledged.
     again: VecDeque<Job>,
     sent: VecDeque<Sent>,
@@ -163,7 +172,17 @@ impl Running {
     /// One step; false at the end of the lane.
     async fn step(&mut self) -> Result<bool, Gone> {
         if self.open.is_none() {
-            match self.plan.open(&self.context).await {
+            if self.is_closing && self.has_nothing() {
+                return Ok(false);
+            }
+            let opened = tokio::select! {
+                opened = self.plan.open(&self.context) => opened,
+                () = self.closing.notified(), if !self.is_closing => {
+                    self.is_closing = true;
+                    return Ok(true);
+                }
+            };
+            match opened {
                 Ok(sink) => {
                     self.open = Some(sink);
                     self.report(LaneNews::Connected).await?;
@@ -173,21 +192,25 @@ impl Running {
         }
         match self.next().await {
             Step::Receipt(Ok(delivered)) => {
-                let Some(sent) = self.sent.pop_front() else { return Ok(true) };
-                self.attempts = 0;
-                let news = LaneNews::Delivered {
-                    seq: sent.job.seq,
-                    events: sent.job.batch.len() as u64,
-                    bytes: delivered.bytes,
-                    took: sent.at.elapsed(),
-                };
-                self.report(news).await?;
+                self.acknowledged(delivered).await?;
                 Ok(true)
             }
             Step::Receipt(Err(fault)) => self.failed(fault).await,
             Step::Job(Some(job)) => self.deliver(job).await,
             Step::Job(None) => Ok(!self.sent.is_empty()),
         }
+    }
+
+    /// The oldest batch in the window is durable.
+    async fn acknowledged(&mut self, delivered: Delivered) -> Result<(), Gone> {
+        let Some(Sent { job, at, .. }) = self.sent.pop_front() else { return Ok(()) };
+        self.attempts = 0;
+        let (events, took) = (job.batch.len() as u64, at.elapsed());
+        self.report(LaneNews::Delivered { seq: job.seq, events, bytes: delivered.bytes, took }).await
+    }
+
+    fn has_nothing(&self) -> bool {
+        self.again.is_empty() && self.sent.is_empty() && self.queue.is_empty()
     }
 
     /// Waits for a batch, when the window has room, or for the oldest receipt.
@@ -232,7 +255,13 @@ impl Running {
                 Ok(true)
             }
             Err(fault) => {
-                // Its own turn comes after those sent before it; `failed` puts these in front.
+                // What was acknowledged before the failure is not to be sent again. The batch's own turn comes after those sent
+                // before it, which `failed` puts in front.
+                while let Some(Ok(delivered)) =
+                    self.sent.front_mut().and_then(|s| (&mut s.receipt).now_or_never())
+                {
+                    self.acknowledged(delivered).await?;
+                }
                 self.again.push_front(job);
                 self.failed(fault).await
             }
@@ -254,13 +283,19 @@ impl Running {
         if !self.waited_for && fault.class() == Class::Data && self.give_event_up(&fault).await? {
             return Ok(true);
         }
+        if self.is_closing && !self.waited_for {
+            return Ok(false);
+        }
         if spent {
             self.give_up(fault).await?;
             return Ok(true);
         }
         let pause = self.retry.pause(self.attempts, random());
         self.report(LaneNews::Troubled { fault, attempt: self.attempts, pause }).await?;
-        tokio::time::sleep(pause).await;
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = self.closing.notified(), if !self.is_closing => self.is_closing = true,
+        }
         Ok(true)
     }
 

@@ -27,7 +27,7 @@ use crate::progress::Progress;
 use crate::spec::PipelineSpec;
 use crate::status::{Phase, State, Status, Trouble};
 use deltaforge_core::batch::{BatchBuilder, Limits};
-use deltaforge_core::checkpoint::{Lease, StateStore};
+use deltaforge_core::checkpoint::StateStore;
 use deltaforge_core::metrics::PipelineMetrics;
 use deltaforge_core::metrics::{Reason, Stage, Trigger};
 use deltaforge_core::position::{End, Releaser};
@@ -38,7 +38,7 @@ use deltaforge_core::task::spawn;
 use deltaforge_core::{Batch, Checkpoint, Class, Fault, Released, clock};
 use futures_util::future::BoxFuture;
 use measure::Measure;
-use saving::Saving;
+use saving::{Saving, Taken};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +51,9 @@ const TICK: Duration = Duration::from_millis(250);
 const BACKLOG: usize = 1024;
 /// A batch that no sink acknowledges for so long is trouble, and the status says so.
 const STALLED_AFTER: Duration = Duration::from_secs(4);
+
+/// How long a pipeline that fails waits for its last save.
+const LAST_SAVE: Duration = Duration::from_secs(5);
 
 /// The component name of the source in troubles.
 const SOURCE: &str = "source";
@@ -84,9 +87,13 @@ async fn run(
     let name = spec.name.clone();
     tracing::info!(pipeline = name, "starting");
     let ended = match saving::take_over(&spec, store.as_ref(), &mut commands, &said).await {
-        Ok(Some((lease, schemas))) => {
-            let mut running = Loop::new(spec, store, memory, metrics, commands, said.clone(), lease, schemas);
+        Ok(Some(taken)) => {
+            let mut running = Loop::new(spec, store, memory, metrics, commands, said.clone(), taken);
             let ended = running.run().await;
+            if let Err(Failure { fault, component }) = &ended {
+                // Closing may take a while, and says by then what it closes for.
+                running.set_trouble(component, fault);
+            }
             Box::pin(running.close(ended.is_ok())).await;
             ended
         }
@@ -208,9 +215,9 @@ impl Loop {
         metrics: Arc<PipelineMetrics>,
         commands: mpsc::Receiver<Command>,
         said: watch::Sender<Status>,
-        lease: Lease,
-        schemas: Arc<SchemaLog>,
+        taken: Taken,
     ) -> Loop {
+        let Taken { lease, schemas, mode } = taken;
         let resume = lease.checkpoint.as_ref();
         let end = resume.map(|c| End { position: c.position.clone(), events_done: c.events_done });
         let required = spec.sinks.iter().map(|s| s.required()).collect();
@@ -266,7 +273,7 @@ impl Loop {
             releaser,
             released,
             stats: Arc::new(SourceStats::default()),
-            mode: Mode::Running,
+            mode,
             troubles: BTreeMap::new(),
             measure,
         };
@@ -425,6 +432,11 @@ impl Loop {
             self.reading = Reading::Ended;
             self.set_mode(Mode::Draining);
         }
+        self.note_waiting();
+    }
+
+    /// The builder holds more, or less, than before.
+    fn note_waiting(&mut self) {
         if self.builder.is_empty() {
             self.first_event_at = None;
         } else if self.first_event_at.is_none() {
@@ -437,6 +449,9 @@ impl Loop {
     fn source_broke(&mut self, fault: Fault) -> Result<(), Failure> {
         self.metrics.source_error(fault.kind_of());
         self.builder.rollback();
+        // What is whole came before the break, and nothing follows it for now.
+        self.idle = true;
+        self.note_waiting();
         self.source_attempts += 1;
         let retry = self.spec.source.retry();
         if !fault.is_retry() || !retry.allows_another(self.source_attempts) {
@@ -558,8 +573,8 @@ impl Loop {
             self.send(batch, trigger);
             self.first_event_at = (!self.builder.is_empty()).then(Instant::now);
         }
-        if let Some(position) = self.builder.take_advance() {
-            self.progress.advance(End { position, events_done: 0 });
+        if let Some(end) = self.builder.take_advance() {
+            self.progress.advance(end);
         }
     }
 
@@ -621,14 +636,30 @@ impl Loop {
     /// Closes everything. After a failure what is safe is saved first, once, unless another owner has taken over.
     async fn close(mut self, drained: bool) {
         if !drained {
-            self.save_once().await;
+            // A store that does not answer must not keep the failure from being said.
+            tokio::time::timeout(LAST_SAVE, self.save_once()).await.unwrap_or_default();
         }
-        if let Reading::Open(source) = self.reading {
+        if let Reading::Open(source) = std::mem::replace(&mut self.reading, Reading::Ended) {
             source.close().await;
         }
         if drained {
-            for lane in self.lanes {
-                let _closed = lane.close().await;
+            self.close_lanes().await;
+        }
+    }
+
+    /// Sinks that nobody waits for may have batches left. What they report is taken until the last one has closed: a lane
+    /// whose reports nobody takes would never come to its end.
+    async fn close_lanes(&mut self) {
+        let lanes = std::mem::take(&mut self.lanes);
+        let mut closing = std::pin::pin!(futures_util::future::join_all(lanes.into_iter().map(Lane::close)));
+        loop {
+            tokio::select! {
+                biased;
+                Some(report) = self.reports.recv() => {
+                    // Everything is saved: no sink can make the pipeline fail any more.
+                    let _drained_already = self.take_report(report);
+                }
+                _closed = &mut closing => break,
             }
         }
     }

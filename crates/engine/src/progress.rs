@@ -154,9 +154,11 @@ impl Progress {
         self.entries.iter().filter(|e| e.outcomes[sink] == Outcome::Pending).count()
     }
 
-    /// Whether a sink has not answered for the oldest batch in flight.
-    pub fn is_pending(&self, sink: usize) -> bool {
-        self.entries.front().is_some_and(|e| e.outcomes[sink] == Outcome::Pending)
+    /// Whether the oldest batch in flight waits for this sink's answer.
+    pub fn is_held_up_by(&self, sink: usize) -> bool {
+        let is_pending = self.entries.front().is_some_and(|e| e.outcomes[sink] == Outcome::Pending);
+        // Without a required sink every attempt is waited for.
+        is_pending && (self.waits_for(sink) || !self.required.contains(&true))
     }
 
     /// Events that are not settled.

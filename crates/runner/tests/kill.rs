@@ -8,6 +8,14 @@
 //!
 //! `SEED=n` repeats the moments of a run; `DELTAFORGE_SOAK=1` kills a thousand times.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "in a test, a panic with a clear message is how a failure is reported, and what was measured is printed"
+)]
+
 mod support;
 
 use deltaforge_testkit::servers::{PgVersion, Postgres, Redis, RedisOptions};
@@ -16,7 +24,9 @@ use std::time::{Duration, Instant};
 use support::load::Load;
 use support::random::Random;
 use support::session::Session;
-use support::streams::{confirmed_lsn, feed_lines, feed_stream, head_lsn, redis_sink, stored_lsn, wait_drained};
+use support::streams::{
+    confirmed_lsn, feed_lines, feed_stream, head_lsn, redis_sink, stored_lsn, wait_drained,
+};
 use support::{Engine, Home, file_sink, pipeline, source};
 
 const SOURCE: &str = "p-postgres";
@@ -57,7 +67,8 @@ fn run(plan: &Plan, seed: u64) {
     let mut sinks = vec![redis_sink(&redis.uri(), "changes")];
     sinks.extend(plan.file.then(file_sink));
     let sinks: Vec<&str> = sinks.iter().map(String::as_str).collect();
-    let document = pipeline("p", &source(&postgres.dsn(&load.database), "['public.%', '!public.ignored']"), &sinks);
+    let document =
+        pipeline("p", &source(&postgres.dsn(&load.database), "['public.%', '!public.ignored']"), &sinks);
     let home = Home::new(&[("pipeline.yaml", &document)]);
     load.start(&postgres, seed, plan.writers);
 
@@ -149,14 +160,15 @@ fn wait_passed(engine: &Engine, home: &Home, place: u64) {
 /// Compares what is stored with what the slot was told, until it is over; gives the number of samples.
 fn sample(postgres: &Postgres, home: &Home, over: &AtomicBool) -> u64 {
     let mut session = Session::open(postgres, "postgres");
+    // Nothing stored yet is as good as the place where the slot was made.
+    let made_at = confirmed_lsn(&mut session).unwrap();
     let mut samples = 0;
     while !over.load(Relaxed) {
         // In this order: both only grow, so the file read later may be ahead, never behind.
-        let confirmed = confirmed_lsn(&mut session);
-        if let (Some(confirmed), Some(stored)) = (confirmed, stored_lsn(home, SOURCE)) {
-            assert!(stored >= confirmed, "stored {stored:X} is behind confirmed_flush_lsn {confirmed:X}");
-            samples += 1;
-        }
+        let confirmed = confirmed_lsn(&mut session).unwrap();
+        let stored = stored_lsn(home, SOURCE).unwrap_or(made_at);
+        assert!(stored >= confirmed, "stored {stored:X} is behind confirmed_flush_lsn {confirmed:X}");
+        samples += 1;
         std::thread::sleep(Duration::from_millis(20));
     }
     samples

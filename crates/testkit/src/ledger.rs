@@ -172,7 +172,10 @@ impl Ledger {
         self.take(payload);
         let needle = format!("\"event_id\":\"{event_id}\"");
         if !payload.contains(&needle) {
-            self.fault(format!("entry {}: the field event_id is {event_id}, the payload has another", self.summary.entries));
+            self.fault(format!(
+                "entry {}: the field event_id is {event_id}, the payload has another",
+                self.summary.entries
+            ));
         }
         if key.is_some_and(|key| serde_json::from_str::<&RawValue>(key).is_err()) {
             self.fault(format!("entry {}: df-key is not JSON: {key:?}", self.summary.entries));
@@ -188,13 +191,18 @@ impl Ledger {
     }
 
     fn try_take(&mut self, payload: &str) -> Result<(), String> {
-        let event: Event<'_> = serde_json::from_str(payload).map_err(|e| format!("not a native event: {e}"))?;
+        let event: Event<'_> =
+            serde_json::from_str(payload).map_err(|e| format!("not a native event: {e}"))?;
         let content = content(&event);
         match self.seen.get(&event.event_id) {
             Some(seen) => {
                 let (index, same) = (seen.index, seen.content == content);
                 self.repeated(index)?;
-                if same { Ok(()) } else { Err(format!("event {} came with other content before", event.event_id)) }
+                if same {
+                    Ok(())
+                } else {
+                    Err(format!("event {} came with other content before", event.event_id))
+                }
             }
             None => {
                 let index = self.seen.len();
@@ -231,9 +239,10 @@ impl Ledger {
     fn followed(&mut self, index: usize) -> Result<(), String> {
         self.replay = 0;
         match self.cursor.replace(index) {
-            Some(cursor) if cursor + 1 != index => {
-                Err(format!("a replay ends at event {cursor}, before it reached the head, event {}", index - 1))
-            }
+            Some(cursor) if cursor + 1 != index => Err(format!(
+                "a replay ends at event {cursor}, before it reached the head, event {}",
+                index - 1
+            )),
             _ => Ok(()),
         }
     }
@@ -241,10 +250,14 @@ impl Ledger {
     fn in_order(&mut self, event: &Event<'_>) -> Result<(), String> {
         let transaction = event.transaction.as_ref().ok_or("no transaction")?;
         let sequence = event.source.get("sequence").and_then(Value::as_str).ok_or("no source.sequence")?;
-        let pair: Vec<String> = serde_json::from_str(sequence).map_err(|e| format!("source.sequence: {e}"))?;
+        let pair: Vec<String> =
+            serde_json::from_str(sequence).map_err(|e| format!("source.sequence: {e}"))?;
         let previous_commit = pair.first().and_then(|text| text.parse().ok()).ok_or("source.sequence")?;
-        let place =
-            Place { previous_commit, total_order: transaction.total_order, transaction: transaction.id.clone() };
+        let place = Place {
+            previous_commit,
+            total_order: transaction.total_order,
+            transaction: transaction.id.clone(),
+        };
         let before = self.head.replace(place.clone());
         let goes_on = before.as_ref().is_some_and(|b| b.transaction == place.transaction);
         if !goes_on {
@@ -262,7 +275,11 @@ impl Ledger {
 
     fn fold(&mut self, event: &Event<'_>) -> Result<(), String> {
         let table = full_name(&event.source)?;
-        let columns = self.keys.get(&table).ok_or_else(|| format!("a change of {table}, which is not captured"))?.clone();
+        let columns = self
+            .keys
+            .get(&table)
+            .ok_or_else(|| format!("a change of {table}, which is not captured"))?
+            .clone();
         let (before, after) = (row(event.before)?, row(event.after)?);
         let key_of = |row: Option<&Row>| row.ok_or("no row").and_then(|row| key(row, &columns));
         let rows = self.tables.entry(table.clone()).or_default();
@@ -339,7 +356,10 @@ impl Ledger {
             match have.remove(&key) {
                 None => self.fault(format!("{table}: the row {key} is missing from the stream")),
                 Some(row) if row == expected => {}
-                Some(row) => self.fault(format!("{table}: the row {key} is {} in the stream, {line} in the table", text(&row))),
+                Some(row) => self.fault(format!(
+                    "{table}: the row {key} is {} in the stream, {line} in the table",
+                    text(&row)
+                )),
             }
         }
         for (key, row) in have {
@@ -394,7 +414,8 @@ fn content(event: &Event<'_>) -> u64 {
             (_, value) => value.to_string().hash(&mut hasher),
         }
     }
-    (event.op, &event.transaction, event.tenant_id, event.schema_version, event.schema_sequence).hash(&mut hasher);
+    (event.op, &event.transaction, event.tenant_id, event.schema_version, event.schema_sequence)
+        .hash(&mut hasher);
     hasher.finish()
 }
 
@@ -427,7 +448,10 @@ fn key(row: &Row, columns: &[String]) -> Result<String, &'static str> {
 fn merged(mut after: Row, old: &Row) -> Result<Row, String> {
     for (column, value) in &mut after {
         if value.get("_unchanged") == Some(&Value::Bool(true)) {
-            *value = old.get(column).ok_or_else(|| format!("`{column}` is unchanged, and was never given"))?.clone();
+            *value = old
+                .get(column)
+                .ok_or_else(|| format!("`{column}` is unchanged, and was never given"))?
+                .clone();
         }
     }
     Ok(after)

@@ -1,5 +1,13 @@
 //! A ledger is worth what it finds: a sound stream passes, and each way of tampering with it is seen.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "in a test, a panic with a clear message is how a failure is reported, and what was measured is printed"
+)]
+
 use deltaforge_testkit::ledger::{Change, Ledger, Summary, witnessed};
 
 const TABLES: &[(&str, &[&str])] = &[("public.a", &["id"]), ("public.b", &["x", "y"])];
@@ -126,7 +134,10 @@ fn disorder_is_seen() {
     refuses(&stream(&[0, 2, 1, 3, 4, 5, 6]), "does not follow");
     // Back to transaction 2, then on with something else than followed it.
     refuses(&stream(&[0, 1, 2, 3, 4, 5, 2, 3, 5, 6]), "leaves something out");
-    refuses(&stream(&[0, 1, 2, 3, 4, 2, 3, 5, 6]), "a replay ends at event 3, before it reached the head, event 4");
+    refuses(
+        &stream(&[0, 1, 2, 3, 4, 2, 3, 5, 6]),
+        "a replay ends at event 3, before it reached the head, event 4",
+    );
     // A straggler of an earlier connection: an old event as the last one of its key.
     refuses(&stream(&[0, 1, 2, 3, 4, 5, 6, 2]), "ends inside a replay");
 }
@@ -182,7 +193,15 @@ fn the_entry_agrees_with_its_payload() {
 fn the_witness_is_read() {
     let changes = witnessed(DECODED, TABLES);
     let shown: Vec<String> = changes.iter().map(Change::to_string).collect();
-    let expected = ["c public.a 1", "c public.a 2", "u public.a 3", "c public.b 1,2", "c public.b 1,3", "d public.a 2", "c public.a 2"];
+    let expected = [
+        "c public.a 1",
+        "c public.a 2",
+        "u public.a 3",
+        "c public.b 1,2",
+        "c public.b 1,3",
+        "d public.a 2",
+        "c public.a 2",
+    ];
     assert_eq!(shown, expected);
     let truncated = witnessed("table public.a, public.b: TRUNCATE: (no-flags)", TABLES);
     assert_eq!(truncated.len(), 2);

@@ -23,13 +23,16 @@ fn say(line: &str) {
 }
 
 fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is not a number")))
+    std::env::var(variable)
+        .ok()
+        .map(|text| text.parse().unwrap_or_else(|_| panic!("{variable} is not a number")))
 }
 
 fn run(seed: u64, traces: bool) -> Outcome {
     RUNNING.store(seed, Relaxed);
     BEGUN.fetch_add(1, Relaxed);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
     runtime.block_on(simulate(seed, traces))
 }
 
@@ -74,7 +77,10 @@ fn report(outcome: &Outcome, lines: usize) {
         say(&format!("seed {} FAILED {violation}", outcome.seed));
     }
     let Outcome { events, applied, starts, took, .. } = outcome;
-    say(&format!("{events} events, {applied} applied, {starts} starts, {:.1} virtual seconds", took.as_secs_f64()));
+    say(&format!(
+        "{events} events, {applied} applied, {starts} starts, {:.1} virtual seconds",
+        took.as_secs_f64()
+    ));
 }
 
 #[test]
@@ -104,7 +110,9 @@ fn seeds() {
         (events, applied, took) = (events + outcome.events, applied + outcome.applied, took + outcome.took);
     }
     let (virtually, really) = (took.as_secs(), begun.elapsed().as_secs_f64());
-    say(&format!("{seeds} seeds: {events} events, {applied} applied, {virtually} virtual seconds in {really:.1} s"));
+    say(&format!(
+        "{seeds} seeds: {events} events, {applied} applied, {virtually} virtual seconds in {really:.1} s"
+    ));
 }
 
 /// A seed that cannot be repeated is worth nothing.

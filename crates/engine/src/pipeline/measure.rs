@@ -1,6 +1,6 @@
 //! What the loop measures, and the conditions that only time reveals.
 
-use super::{Failure, Loop, Reading, STALLED_AFTER, TICK};
+use super::{Failure, Loop, Reading, STALLED_AFTER, STATE, TICK};
 use crate::spec::PipelineSpec;
 use crate::status::Lag;
 use deltaforge_core::batch::Batch;
@@ -125,16 +125,20 @@ impl Loop {
         }
     }
 
-    /// A sink that neither acknowledges nor fails is a trouble, too.
+    /// A store or a sink that neither answers nor fails is a trouble, too.
     fn look_for_stalls(&mut self) {
+        if self.saving.running_for().is_some_and(|time| time >= STALLED_AFTER)
+            && !self.troubles.contains_key(STATE)
+        {
+            let message = format!("no answer to a save for {} s", STALLED_AFTER.as_secs());
+            let fault = Fault::retry("state.stalled", message).kind(fault::Kind::Timeout);
+            self.set_trouble(STATE, &fault.hint("look at the disk or server that keeps the state"));
+        }
         let oldest = self.held.iter().find(|h| self.is_in_flight(h.seq)).map(|h| h.cut_at.elapsed());
         let Some(waited) = oldest.filter(|waited| *waited >= STALLED_AFTER) else { return };
         for sink in 0..self.measure.sinks {
             let id = self.spec.sinks[sink].id().to_string();
-            if self.progress.waits_for(sink)
-                && self.progress.is_pending(sink)
-                && !self.troubles.contains_key(&id)
-            {
+            if self.progress.is_held_up_by(sink) && !self.troubles.contains_key(&id) {
                 let seconds = waited.as_secs().max(STALLED_AFTER.as_secs());
                 let message = format!("no acknowledgement for {seconds} s");
                 let fault = Fault::retry("sink.stalled", message).kind(fault::Kind::Timeout);

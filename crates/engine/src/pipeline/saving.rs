@@ -1,9 +1,9 @@
 //! Saving checkpoints: one at a time, in its own task, grouped; and only then releasing.
 
-use super::{Command, Failure, Loop, STATE, is_final};
+use super::{Command, Failure, Loop, Mode, STATE, is_final};
 use crate::progress::Progress;
 use crate::spec::PipelineSpec;
-use crate::status::{Phase, Status, Trouble};
+use crate::status::{Phase, State, Status, Trouble};
 use deltaforge_core::checkpoint::{Checkpoint, Lease, SinkProgress, StateStore};
 use deltaforge_core::config::RetryPolicy;
 use deltaforge_core::metrics::{Stage, Trigger};
@@ -37,6 +37,7 @@ pub(super) struct Saving {
     store: Arc<dyn StateStore>,
     epoch: Epoch,
     task: Option<Task<Saved>>,
+    begun: Instant,
     not_before: Instant,
     failed: u32,
     last_ok: Instant,
@@ -45,7 +46,7 @@ pub(super) struct Saving {
 impl Saving {
     pub(super) fn new(store: Arc<dyn StateStore>, epoch: Epoch) -> Saving {
         let now = Instant::now();
-        Saving { store, epoch, task: None, not_before: now, failed: 0, last_ok: now }
+        Saving { store, epoch, task: None, begun: now, not_before: now, failed: 0, last_ok: now }
     }
 
     pub(super) fn is_running(&self) -> bool {
@@ -68,10 +69,23 @@ impl Saving {
         ended
     }
 
+    /// How long the running save has been running.
+    pub(super) fn running_for(&self) -> Option<Duration> {
+        self.task.is_some().then(|| self.begun.elapsed())
+    }
+
     /// Time since the last save that succeeded.
     pub(super) fn age(&self) -> Duration {
         self.last_ok.elapsed()
     }
+}
+
+/// What a start begins with.
+pub(super) struct Taken {
+    pub(super) lease: Lease,
+    pub(super) schemas: Arc<SchemaLog>,
+    /// What was asked for meanwhile.
+    pub(super) mode: Mode,
 }
 
 /// Takes the checkpoint over and loads the schemas; tries for ever what may pass. `None` when a stop was asked for meanwhile.
@@ -80,13 +94,14 @@ pub(super) async fn take_over(
     store: &dyn StateStore,
     commands: &mut mpsc::Receiver<Command>,
     said: &watch::Sender<Status>,
-) -> Result<Option<(Lease, Arc<SchemaLog>)>, Failure> {
+) -> Result<Option<Taken>, Failure> {
     let mut attempt = 0;
+    let mut mode = Mode::Running;
     loop {
         let taken = async {
             let lease = store.acquire(spec.source.id(), &spec.name).await?;
             let records = store.schemas(spec.source.id()).await?;
-            Ok::<_, Fault>((lease, Arc::new(SchemaLog::new(records))))
+            Ok::<_, Fault>(Taken { lease, schemas: Arc::new(SchemaLog::new(records)), mode })
         };
         let fault = match taken.await {
             Ok(taken) => return Ok(Some(taken)),
@@ -107,12 +122,18 @@ pub(super) async fn take_over(
             status.trouble = Some(Trouble::of(&fault, STATE));
         });
         tokio::select! {
-            command = commands.recv() => if matches!(command, Some(Command::Stop) | None) {
-                return Ok(None);
+            biased;
+            command = commands.recv() => match command {
+                Some(Command::Pause) => mode = Mode::Paused,
+                Some(Command::Resume) => mode = Mode::Running,
+                Some(Command::Stop) | None => return Ok(None),
             },
             () = tokio::time::sleep(pause) => {}
         }
-        said.send_modify(|status| status.trouble = None);
+        said.send_modify(|status| {
+            status.state = if mode == Mode::Paused { State::Paused } else { State::Running };
+            status.trouble = None;
+        });
     }
 }
 
@@ -148,6 +169,7 @@ impl Loop {
         let schemas = self.schemas.unsaved();
         let covered_events = self.progress.unsaved_events();
         let begun = Instant::now();
+        self.saving.begun = begun;
         self.saving.task = Some(spawn("checkpoint save", async move {
             // Schemas first: a checkpoint never covers rows whose schema number is not stored.
             let result = async {

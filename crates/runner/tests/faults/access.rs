@@ -63,7 +63,8 @@ fn missing_rights_and_the_statements_that_give_them() {
     // And one that the operator keeps to themselves.
     let database = plain.postgres.fresh_db("kept");
     plain.postgres.psql(&database, "create table t (id int primary key)");
-    let document = to_file(&plain.postgres.dsn(&database)).replace("slot: df", "slot: kept, id: kept, create_publication: false");
+    let document = to_file(&plain.postgres.dsn(&database))
+        .replace("slot: df", "slot: kept, id: kept, create_publication: false");
     plain.home.write("pipeline.yaml", &document);
     let error = fails_with(&plain.home, "postgres.publication_missing");
     assert!(hint(&error).contains("CREATE PUBLICATION \"df\""), "{error}");
@@ -116,14 +117,20 @@ fn encrypted_connections() {
             engine.stop();
         }
         let other = format!("sslrootcert={}", postgres.tls().other_ca_file().display());
-        let refused = [format!("sslmode=verify-full&{other}"), format!("sslmode=verify-ca&{other}"), "sslmode=verify-full".into()];
+        let refused = [
+            format!("sslmode=verify-full&{other}"),
+            format!("sslmode=verify-ca&{other}"),
+            "sslmode=verify-full".into(),
+        ];
         for mode in refused {
             home.write("pipeline.yaml", &to_file(&format!("{dsn}?{mode}")));
             fails_with(&home, "tls.certificate_refused");
         }
         assert_eq!(home.events().len(), rows);
         tells_no_secret(&home, PASSWORD);
-        println!("{version:?}: {rows} encrypted and plain modes deliver, 3 with the wrong authority are refused");
+        println!(
+            "{version:?}: {rows} encrypted and plain modes deliver, 3 with the wrong authority are refused"
+        );
     }
 }
 

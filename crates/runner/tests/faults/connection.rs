@@ -61,7 +61,8 @@ fn a_source_that_restarts_and_one_that_crashes() {
 fn a_connection_cut_in_the_middle_of_transactions() {
     let (postgres, mut load) = prepared();
     let proxy = Proxy::start(postgres.port());
-    let dsn = postgres.dsn(&load.database).replace(&format!(":{}", postgres.port()), &format!(":{}", proxy.port()));
+    let dsn =
+        postgres.dsn(&load.database).replace(&format!(":{}", postgres.port()), &format!(":{}", proxy.port()));
     let home = home_of(&dsn);
     let engine = home.start();
     load.start(&postgres, 5, 2);
@@ -85,7 +86,12 @@ fn a_connection_cut_in_the_middle_of_transactions() {
     load.stop();
     wait_drained(&engine, &home, SOURCE, &postgres, DRAIN);
     let head = lsn(&postgres.psql("postgres", "select pg_current_wal_lsn()")).unwrap();
-    println!("{cuts} cuts, {} reconnects, {} connections, {} bytes of log", reconnects(), proxy.accepted(), head - before);
+    println!(
+        "{cuts} cuts, {} reconnects, {} connections, {} bytes of log",
+        reconnects(),
+        proxy.accepted(),
+        head - before
+    );
     engine.stop();
     load.check(&postgres, "file", |ledger| feed_lines(ledger, &home, "events.jsonl"));
 }
@@ -95,7 +101,8 @@ fn a_connection_cut_in_the_middle_of_transactions() {
 fn a_network_that_stands_still() {
     let (postgres, load) = prepared();
     let proxy = Proxy::start(postgres.port());
-    let dsn = postgres.dsn(&load.database).replace(&format!(":{}", postgres.port()), &format!(":{}", proxy.port()));
+    let dsn =
+        postgres.dsn(&load.database).replace(&format!(":{}", postgres.port()), &format!(":{}", proxy.port()));
     let home = home_of(&dsn);
     let engine = home.start();
     let from = proxy.bytes_to_client();

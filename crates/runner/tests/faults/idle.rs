@@ -13,7 +13,10 @@ fn an_idle_table_beside_a_busy_one() {
     let database = plain.postgres.fresh_db("busy");
     plain.postgres.psql(&database, "create table busy (filler text)");
     plain.psql("create table other (filler text)");
-    plain.home.write("pipeline.yaml", &crate::to_file(&plain.postgres.dsn(&plain.database)).replace("public.%", "public.t"));
+    plain.home.write(
+        "pipeline.yaml",
+        &crate::to_file(&plain.postgres.dsn(&plain.database)).replace("public.%", "public.t"),
+    );
     let engine = plain.home.start();
     let mut session = Session::open(&plain.postgres, "postgres");
     // Without a status interval of its own a sixth of wal_sender_timeout (5 s) counts.
@@ -23,7 +26,9 @@ fn an_idle_table_beside_a_busy_one() {
     let begun = head_lsn(&plain.postgres);
     for round in 0..rounds {
         // 20 MB of log, in the captured database and in another one by turns.
-        let insert = |table: &str| format!("insert into {table} select repeat(md5(g::text), 32) from generate_series(1, 18500) g");
+        let insert = |table: &str| {
+            format!("insert into {table} select repeat(md5(g::text), 32) from generate_series(1, 18500) g")
+        };
         match round % 2 {
             0 => plain.psql(&insert("other")),
             _ => plain.postgres.psql(&database, &insert("busy")),
@@ -39,7 +44,9 @@ fn an_idle_table_beside_a_busy_one() {
         retained.push(kept.parse::<u64>().unwrap() >> 20);
     }
     let megabytes = (head_lsn(&plain.postgres) - begun) >> 20;
-    println!("{megabytes} MB of log beside an idle table: the slot follows within {worst:.1?}, retained MB per round {retained:?}");
+    println!(
+        "{megabytes} MB of log beside an idle table: the slot follows within {worst:.1?}, retained MB per round {retained:?}"
+    );
     assert!(megabytes > 15 * rounds, "{megabytes} MB");
     assert!(worst < 2 * interval + Duration::from_secs(1), "the slot follows only after {worst:?}");
     // Where the server may restart decoding moves with its own notes of running transactions, each 15 s or checkpoint.

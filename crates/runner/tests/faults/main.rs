@@ -4,6 +4,14 @@
 //!
 //! Durations are scaled down; `DELTAFORGE_SOAK=1` runs them whole.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "in a test, a panic with a clear message is how a failure is reported, and what was measured is printed"
+)]
+
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -80,14 +88,21 @@ fn to_file(dsn: &str) -> String {
 fn fails_with(home: &Home, code: &str) -> Value {
     let begun = Instant::now();
     let engine = home.launch(&[]);
-    let status = engine.wait_status("p", &format!("the pipeline to fail with {code}"), |status| status["status"] == "failed");
+    let status = engine.wait_status("p", &format!("the pipeline to fail with {code}"), |status| {
+        status["status"] == "failed"
+    });
     let error = status["error"].clone();
     assert_eq!(error["code"], code, "{status}");
     assert_eq!(error["component"], "source", "{status}");
     let (readiness, body) = engine.get("/readyz");
     assert!(readiness == 503 && body.contains(code), "/readyz: {readiness} {body}");
     assert_eq!(engine.get("/healthz"), (200, "ok".into()));
-    println!("{code} after {:.1} s: {}; hint: {}", begun.elapsed().as_secs_f64(), error["message"], error["hint"]);
+    println!(
+        "{code} after {:.1} s: {}; hint: {}",
+        begun.elapsed().as_secs_f64(),
+        error["message"],
+        error["hint"]
+    );
     // A failed pipeline does not keep the process from ending as it should.
     engine.stop();
     error

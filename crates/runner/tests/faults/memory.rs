@@ -46,7 +46,10 @@ fn a_transaction_of_many_rows_in_bounded_memory() {
         idle >> 10
     );
     assert!(parts > 0, "never seen half way");
-    assert!(places.iter().filter(|place| **place < end).count() <= 1, "the checkpoint moved inside: {places:X?}");
+    assert!(
+        places.iter().filter(|place| **place < end).count() <= 1,
+        "the checkpoint moved inside: {places:X?}"
+    );
     assert!(peak <= CEILING_KB, "peak RSS {peak} KiB");
     engine.stop();
     load.check(&postgres, "file", |ledger| feed_lines(ledger, &home, "events.jsonl"));

@@ -1,7 +1,7 @@
 //! Processes and documents: two on one state, a pipeline made over the API, a change that does not work.
 
-use crate::support::{file_sink, http, source};
 use crate::Plain;
+use crate::support::{file_sink, http, source};
 use deltaforge_testkit::servers::PgOptions;
 use serde_json::{Value, json};
 
@@ -50,7 +50,11 @@ fn a_pipeline_made_over_the_api_survives_a_restart() {
     plain.postgres.psql(&elsewhere, "insert into u values (2)");
     let engine = plain.home.start();
     let status = engine.status("made");
-    assert_eq!((&status["origin"], &status["persisted"]), (&Value::from("api"), &Value::from(true)), "{status}");
+    assert_eq!(
+        (&status["origin"], &status["persisted"]),
+        (&Value::from("api"), &Value::from(true)),
+        "{status}"
+    );
     let ids: Vec<i64> = plain.home.wait_lines("made.jsonl", 2).iter().map(|line| id(line)).collect();
     assert_eq!(ids.last(), Some(&2), "{ids:?}");
     println!("made over the API: back after kill -9, {} lines for 2 rows", ids.len());
@@ -72,9 +76,18 @@ fn a_change_that_does_not_work_leaves_the_old_pipeline_flowing() {
     let broken = [
         ("does not validate", json!({"spec": {"batch": {"max_events": "many"}}})),
         ("a key nobody knows", json!({"spec": {"bach": {}}})),
-        ("a server nobody answers at", json!({"spec": {"source": {"config": {"dsn": "postgres://postgres@127.0.0.1:1/x"}}}})),
-        ("a database that is not there", json!({"spec": {"source": {"config": {"dsn": plain.postgres.dsn("nowhere")}}}})),
-        ("a slot of another database", json!({"spec": {"source": {"config": {"dsn": plain.postgres.dsn("postgres")}}}})),
+        (
+            "a server nobody answers at",
+            json!({"spec": {"source": {"config": {"dsn": "postgres://postgres@127.0.0.1:1/x"}}}}),
+        ),
+        (
+            "a database that is not there",
+            json!({"spec": {"source": {"config": {"dsn": plain.postgres.dsn("nowhere")}}}}),
+        ),
+        (
+            "a slot of another database",
+            json!({"spec": {"source": {"config": {"dsn": plain.postgres.dsn("postgres")}}}}),
+        ),
     ];
     for (number, (what, body)) in broken.into_iter().enumerate() {
         let (code, answer) = patch(body);

@@ -19,7 +19,8 @@ fn ended_under_load_twenty_times() {
     let mut load = Load::prepare(&postgres);
     load.create_tables(&postgres);
     let from = source(&postgres.dsn(&load.database), "['public.%', '!public.ignored']");
-    let home = Home::new(&[("pipeline.yaml", &pipeline("p", &from, &[&redis_sink(&redis.uri(), "changes")]))]);
+    let home =
+        Home::new(&[("pipeline.yaml", &pipeline("p", &from, &[&redis_sink(&redis.uri(), "changes")]))]);
     let mut session = Session::open(&postgres, "postgres");
     load.start(&postgres, seed, 3);
     let (mut longest, rounds) = (Duration::ZERO, 20);
@@ -58,7 +59,9 @@ fn ended_under_load_twenty_times() {
     let engine = home.start();
     wait_drained(&engine, &home, SOURCE, &postgres, DRAIN);
     engine.stop();
-    println!("{rounds} ends by SIGTERM: exit 0, the longest drain {longest:.1?}; with a standing sink exit 1 after {took:.1?}");
+    println!(
+        "{rounds} ends by SIGTERM: exit 0, the longest drain {longest:.1?}; with a standing sink exit 1 after {took:.1?}"
+    );
     let summary = load.check(&postgres, "redis", |ledger| feed_stream(ledger, &redis, "changes"));
     // A drain that saves all it delivered leaves nothing to repeat. Only the one that missed its deadline may.
     assert!(summary.replays <= 1, "{summary}");

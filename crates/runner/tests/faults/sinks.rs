@@ -2,7 +2,9 @@
 
 use crate::support::load::Load;
 use crate::support::session::Session;
-use crate::support::streams::{confirmed_lsn, feed_lines, feed_stream, metric, redis_sink, stored_lsn, wait_drained, walsenders};
+use crate::support::streams::{
+    confirmed_lsn, feed_lines, feed_stream, metric, redis_sink, stored_lsn, wait_drained, walsenders,
+};
 use crate::support::{Engine, Home, file_sink, pipeline, source};
 use crate::{DRAIN, Plain, SOURCE, for_secs, hold};
 use deltaforge_testkit::servers::{PgOptions, PgVersion, Postgres, Redis, RedisOptions};
@@ -27,7 +29,8 @@ impl ToRedis {
         let load = Load::prepare(&postgres);
         load.create_tables(&postgres);
         let from = source(&postgres.dsn(&load.database), "['public.%', '!public.ignored']");
-        let home = Home::new(&[("pipeline.yaml", &pipeline("p", &from, &[&redis_sink(&redis.uri(), "changes")]))]);
+        let home =
+            Home::new(&[("pipeline.yaml", &pipeline("p", &from, &[&redis_sink(&redis.uri(), "changes")]))]);
         ToRedis { postgres, redis, load, home }
     }
 
@@ -50,7 +53,9 @@ fn a_sink_that_is_down_and_comes_back() {
     let mut test = ToRedis::new();
     let engine = test.home.start();
     test.load.start(&test.postgres, 1, 2);
-    wait_for("the load to flow", DRAIN, || test.redis.cli(&["XLEN", "changes"]).parse::<u64>().is_ok_and(|n| n > 1500));
+    wait_for("the load to flow", DRAIN, || {
+        test.redis.cli(&["XLEN", "changes"]).parse::<u64>().is_ok_and(|n| n > 1500)
+    });
 
     test.redis.stop();
     let (status, after) = wait_troubled(&engine);
@@ -62,13 +67,19 @@ fn a_sink_that_is_down_and_comes_back() {
     let mut places = Vec::new();
     hold(for_secs(15, 120), || {
         let status = engine.status("p");
-        assert_eq!((&status["phase"], &status["error"]["component"]), (&Value::from("retrying"), &Value::from("r")));
+        assert_eq!(
+            (&status["phase"], &status["error"]["component"]),
+            (&Value::from("retrying"), &Value::from("r"))
+        );
         let (code, body) = engine.get("/readyz");
         assert!(code == 503 && body.contains(status["error"]["code"].as_str().unwrap()), "{code} {body}");
         places.push((stored_lsn(&test.home, SOURCE), confirmed_lsn(&mut session)));
     });
     let settled = &places[places.len() / 4..];
-    assert!(settled.iter().all(|place| place == &settled[0]), "the slot or the checkpoint moved without a sink: {settled:?}");
+    assert!(
+        settled.iter().all(|place| place == &settled[0]),
+        "the slot or the checkpoint moved without a sink: {settled:?}"
+    );
     let lag = engine.status("p")["lag"]["delivered_seconds"].as_f64().unwrap();
     assert!(lag > 8.0, "the lag {lag} does not show the outage");
 
@@ -90,7 +101,9 @@ fn a_frozen_sink_does_not_cost_the_connection() {
     let mut test = ToRedis::new();
     let engine = test.home.start();
     test.load.start(&test.postgres, 2, 2);
-    wait_for("the load to flow", DRAIN, || test.redis.cli(&["XLEN", "changes"]).parse::<u64>().is_ok_and(|n| n > 1500));
+    wait_for("the load to flow", DRAIN, || {
+        test.redis.cli(&["XLEN", "changes"]).parse::<u64>().is_ok_and(|n| n > 1500)
+    });
     let walsender = walsenders(&test.postgres);
     assert!(!walsender.is_empty());
 
@@ -113,7 +126,9 @@ fn a_frozen_sink_does_not_cost_the_connection() {
     assert_eq!(metric(&engine, "deltaforge_source_reconnects_total"), Some(0.0));
     assert_eq!(confirmed_lsn(&mut session), confirmed, "the slot moved while nothing was delivered");
     assert!(oldest_reply < 3.0, "the server heard nothing for {oldest_reply} s");
-    println!("frozen for {held:?}: walsender {walsender} all along, last reply at most {oldest_reply:.1} s old, slot unmoved");
+    println!(
+        "frozen for {held:?}: walsender {walsender} all along, last reply at most {oldest_reply:.1} s old, slot unmoved"
+    );
 
     test.redis.resume();
     engine.wait_ready();
@@ -133,7 +148,10 @@ fn a_full_disk_under_a_file() {
     let mut load = Load::prepare(&plain.postgres);
     load.create_tables(&plain.postgres);
     let dsn = plain.postgres.dsn(&load.database);
-    plain.home.write("pipeline.yaml", &pipeline("p", &source(&dsn, "['public.%', '!public.ignored']"), &[&file_sink()]));
+    plain.home.write(
+        "pipeline.yaml",
+        &pipeline("p", &source(&dsn, "['public.%', '!public.ignored']"), &[&file_sink()]),
+    );
     // Without this a write beyond the limit is not refused: the signal for it ends the process.
     let mut ignoring = std::process::Command::new("sh");
     ignoring.args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_deltaforge")]);

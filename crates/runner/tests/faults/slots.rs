@@ -57,7 +57,10 @@ fn an_advanced_slot_is_ahead_of_the_checkpoint() {
     let error = fails_with(&plain.home, "postgres.position_behind_slot");
     let message = text(&error, "message");
     let names: Vec<u64> = message.split([' ', ',', ':']).filter_map(lsn).collect();
-    assert!(names.contains(&stored) && names.contains(&lsn(&confirmed).unwrap()), "both places in: {message}");
+    assert!(
+        names.contains(&stored) && names.contains(&lsn(&confirmed).unwrap()),
+        "both places in: {message}"
+    );
     nothing_more(&plain);
 }
 
@@ -74,7 +77,11 @@ fn a_checkpoint_of_another_server() {
     let id = other.psql(&database, "select system_identifier from pg_control_system()");
     assert!(text(&error, "message").contains(&id), "{error}");
     nothing_more(&plain);
-    assert_eq!(other.psql(&database, "select count(*) from pg_replication_slots"), "0", "the wrong server was written to");
+    assert_eq!(
+        other.psql(&database, "select count(*) from pg_replication_slots"),
+        "0",
+        "the wrong server was written to"
+    );
 }
 
 #[test]
@@ -89,7 +96,10 @@ fn a_checkpoint_ahead_of_the_server() {
     psql("create table t (id int primary key, note text)");
     psql("select pg_create_logical_replication_slot('df', 'pgoutput')");
     let stored = crate::support::streams::stored_lsn(&plain.home, crate::SOURCE).unwrap();
-    assert!(lsn(&psql("select pg_current_wal_lsn()")).unwrap() < stored, "the copy has come further than the original");
+    assert!(
+        lsn(&psql("select pg_current_wal_lsn()")).unwrap() < stored,
+        "the copy has come further than the original"
+    );
     plain.home.write("pipeline.yaml", &to_file(&restored.dsn(&plain.database)));
     fails_with(&plain.home, "postgres.source_behind");
     nothing_more(&plain);
@@ -105,7 +115,9 @@ impl Holder {
         command.args(["-o", "proto_version=1", "-o", "publication_names=df"]);
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let holder = Holder(command.spawn().unwrap());
-        wait_for("pg_recvlogical to stream", Duration::from_secs(30), || !walsenders(&plain.postgres).is_empty());
+        wait_for("pg_recvlogical to stream", Duration::from_secs(30), || {
+            !walsenders(&plain.postgres).is_empty()
+        });
         holder
     }
 }
@@ -125,7 +137,8 @@ fn a_busy_slot_is_waited_for_and_taken_over() {
     let holder = Holder::start(&plain);
     let holding = walsenders(&plain.postgres);
     let engine = plain.home.launch(&[]);
-    let busy = |status: &Value| status["phase"] == "retrying" && status["error"]["code"] == "postgres.slot_busy";
+    let busy =
+        |status: &Value| status["phase"] == "retrying" && status["error"]["code"] == "postgres.slot_busy";
     let status = engine.wait_status("p", "the slot to be busy", busy);
     assert_eq!(status["status"], "running", "{status}");
     assert!(text(&status["error"], "message").contains(&holding), "the holder {holding} in {status}");

@@ -1,5 +1,6 @@
 //! What is around the rows: transactions, positions, identities, envelopes.
 
+use crate::support::{Home, file_sink, pipeline, source};
 use crate::{Case, assert_rows, on_both_versions};
 use deltaforge_testkit::wait_for;
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ on_both_versions!(
     messages_move_the_position_and_give_no_event,
     an_event_keeps_its_id_when_it_is_delivered_again,
     every_envelope,
+    a_role_with_few_rights_is_enough,
 );
 
 fn transactions_are_told_apart_and_numbered(version: u32) {
@@ -58,7 +60,8 @@ fn transactions_are_told_apart_and_numbered(version: u32) {
     assert!(events.is_sorted_by(|x, y| order(x) < order(y)), "{events:#?}");
     // The commit time is the server's, in both units.
     for event in &events {
-        let (ms, us) = (event["source"]["ts_ms"].as_i64().unwrap(), event["source"]["ts_us"].as_i64().unwrap());
+        let (ms, us) =
+            (event["source"]["ts_ms"].as_i64().unwrap(), event["source"]["ts_us"].as_i64().unwrap());
         assert_eq!(ms, us / 1000);
         assert!(event["ts_ms"].as_i64().unwrap() + 1000 > ms);
     }
@@ -90,7 +93,8 @@ fn an_event_keeps_its_id_when_it_is_delivered_again(version: u32) {
     case.psql(
         "insert into t select n, 'x' from generate_series(1, 100) n;
          begin; update t set x = 'y' where id <= 10; delete from t where id > 90; update t set id = 1000 where id = 1; commit;
-         alter table t add column z int; insert into t values (500, 'z', 1); truncate t;",
+         alter table t add column z int; insert into t values (500, 'z', 1); truncate t;
+         copy t (id) from stdin;\n1\n2\n3\n\\.\n",
     );
     let first = case.changes();
     engine.stop();
@@ -105,7 +109,7 @@ fn an_event_keeps_its_id_when_it_is_delivered_again(version: u32) {
     );
     let engine = case.home.start();
     let second = case.changes();
-    assert_eq!(first.len(), 100 + 10 + 10 + 1 + 1 + 1);
+    assert_eq!(first.len(), 100 + 10 + 10 + 1 + 1 + 1 + 3);
     let ids: HashSet<String> = first.iter().map(|e| e["event_id"].to_string()).collect();
     assert_eq!(ids.len(), first.len(), "an id is of one event");
     let stable = |event: &Value| {
@@ -116,18 +120,30 @@ fn an_event_keeps_its_id_when_it_is_delivered_again(version: u32) {
         event["source"]["sequence"].take();
         event
     };
-    let (first, second): (Vec<_>, Vec<_>) = (first.iter().map(stable).collect(), second.iter().map(stable).collect());
+    let (first, second): (Vec<_>, Vec<_>) =
+        (first.iter().map(stable).collect(), second.iter().map(stable).collect());
     assert_rows(&second, &first);
     engine.stop();
 }
 
 fn every_envelope(version: u32) {
     let sink = |id: &str, envelope: &str| {
-        format!("{{ type: file, config: {{ id: {id}, path: '$HOME/{id}.jsonl', envelope: {{ {envelope} }} }} }}")
+        format!(
+            "{{ type: file, config: {{ id: {id}, path: '$HOME/{id}.jsonl', envelope: {{ {envelope} }} }} }}"
+        )
     };
-    let sinks = [sink("events", "type: native"), sink("debezium", "type: debezium"), sink("cloud", "type: cloudevents, type_prefix: shop")];
+    let sinks = [
+        sink("events", "type: native"),
+        sink("debezium", "type: debezium"),
+        sink("cloud", "type: cloudevents, type_prefix: shop"),
+    ];
     let sinks: Vec<&str> = sinks.iter().map(String::as_str).collect();
-    let case = Case::with_sinks(version, "create table \"t t\" (id int primary key, x text);", "['public.%']", &sinks);
+    let case = Case::with_sinks(
+        version,
+        "create table \"t t\" (id int primary key, x text);",
+        "['public.%']",
+        &sinks,
+    );
     let engine = case.home.start();
     case.psql("insert into \"t t\" values (1, 'a\"'); update \"t t\" set x = null; delete from \"t t\"; truncate \"t t\";");
     let native = case.changes();
@@ -151,5 +167,25 @@ fn every_envelope(version: u32) {
         });
         assert_eq!(cloud[i], expected);
     }
+    engine.stop();
+}
+
+/// What an operator has prepared needs no rights to prepare it.
+fn a_role_with_few_rights_is_enough(version: u32) {
+    let mut case = Case::new(
+        version,
+        "create table t (id int primary key); create publication df for all tables;",
+        "[]",
+    );
+    let (db, role) = (&case.db, format!("few_{}", case.db));
+    case.psql(&format!("create role {role} login replication; revoke all on schema public from public;"));
+    case.psql("select pg_create_logical_replication_slot(current_database(), 'pgoutput')");
+    let dsn = case.postgres.dsn(db).replace("postgres@", &format!("{role}@"));
+    let source = source(&dsn, "['public.%'], create_slot: false, create_publication: false");
+    let document = pipeline("p", &source.replace("slot: df,", &format!("slot: {db},")), &[&file_sink()]);
+    case.home = Home::new(&[("pipeline.yaml", &document)]);
+    let engine = case.home.start();
+    case.psql("insert into t values (1)");
+    assert_rows(&case.rows(), &[json!(["t", "c", null, {"id": 1}])]);
     engine.stop();
 }

@@ -9,6 +9,7 @@ on_both_versions!(
     identity_columns_stored_out_of_line_are_in_both_images,
     tables_without_identity_stay_usable,
     full_identity_is_set_where_it_is_asked_for,
+    a_table_that_gains_an_identity_is_captured_whole,
 );
 
 fn every_identity_gives_its_old_rows(version: u32) {
@@ -35,7 +36,9 @@ fn every_identity_gives_its_old_rows(version: u32) {
     ];
     assert_rows(&case.rows(), &d);
 
-    case.psql("insert into f values (1, 'a', null); update f set x = null; update f set id = 2; delete from f;");
+    case.psql(
+        "insert into f values (1, 'a', null); update f set x = null; update f set id = 2; delete from f;",
+    );
     let f = [
         json!(["f", "c", null, {"id": 1, "x": "a", "y": null}]),
         json!(["f", "u", {"id": 1, "x": "a", "y": null}, {"id": 1, "x": null, "y": null}]),
@@ -66,7 +69,9 @@ fn every_identity_gives_its_old_rows(version: u32) {
     ];
     assert_rows(&case.rows(), &i);
 
-    case.psql("insert into two values (1, 'a', 2); update two set x = 'b'; update two set b = 3; delete from two;");
+    case.psql(
+        "insert into two values (1, 'a', 2); update two set x = 'b'; update two set b = 3; delete from two;",
+    );
     let two = [
         json!(["two", "c", null, {"a": 1, "x": "a", "b": 2}]),
         json!(["two", "u", {"a": 1, "b": 2}, {"a": 1, "x": "b", "b": 2}]),
@@ -87,7 +92,9 @@ fn identity_columns_stored_out_of_line_are_in_both_images(version: u32) {
         "['public.%']",
     );
     let engine = case.home.start();
-    case.psql("insert into t values (repeat('k', 2000), 1, repeat('b', 5000)); update t set n = 2; delete from t;");
+    case.psql(
+        "insert into t values (repeat('k', 2000), 1, repeat('b', 5000)); update t set n = 2; delete from t;",
+    );
     let (k, big) = ("k".repeat(2000), "b".repeat(5000));
     let expected = [
         json!(["t", "c", null, {"k": k, "n": 1, "big": big}]),
@@ -108,7 +115,10 @@ fn tables_without_identity_stay_usable(version: u32) {
          create table deferred (id int primary key deferrable, x text);
          create table parted (id int, x text) partition by list (id);
          alter table parted replica identity full;
-         create table parted_1 partition of parted for values in (1);",
+         create table parted_1 partition of parted for values in (1);
+         create table parent (id int primary key, x text);
+         -- Inherits the columns, but not the key.
+         create table child () inherits (parent);",
         "['public.%']",
     );
     if version == 18 {
@@ -118,7 +128,7 @@ fn tables_without_identity_stay_usable(version: u32) {
         );
     }
     let engine = case.home.start();
-    let mut tables = vec!["keyless", "nothing", "deferred", "parted"];
+    let mut tables = vec!["keyless", "nothing", "deferred", "parted", "child"];
     if version == 18 {
         tables.push("virtual");
     }
@@ -150,9 +160,12 @@ fn full_identity_is_set_where_it_is_asked_for(version: u32) {
     );
     let engine = case.home.start();
     for table in ["keyless", "keyed", "parted"] {
-        case.psql(&format!("insert into {table} values (1, 'a'); update {table} set x = 'b'; delete from {table};"));
+        case.psql(&format!(
+            "insert into {table} values (1, 'a'); update {table} set x = 'b'; delete from {table};"
+        ));
         let (a, b) = (json!({"id": 1, "x": "a"}), json!({"id": 1, "x": "b"}));
-        let expected = [json!([table, "c", null, a]), json!([table, "u", a, b]), json!([table, "d", b, null])];
+        let expected =
+            [json!([table, "c", null, a]), json!([table, "u", a, b]), json!([table, "d", b, null])];
         assert_rows(&case.rows(), &expected);
     }
     // One that appears later is altered before it is published.
@@ -163,5 +176,20 @@ fn full_identity_is_set_where_it_is_asked_for(version: u32) {
     case.psql("insert into late values (1, 'a'); update late set x = 'b';");
     let (a, b) = (json!({"id": 1, "x": "a"}), json!({"id": 1, "x": "b"}));
     assert_rows(&case.rows(), &[json!(["late", "c", null, a]), json!(["late", "u", a, b])]);
+    engine.stop();
+}
+
+/// A table moves from the publication for inserts to the other one by itself.
+fn a_table_that_gains_an_identity_is_captured_whole(version: u32) {
+    let case = Case::new(version, "create table t (id int not null, x text);", "['public.%']");
+    let engine = case.home.start();
+    case.psql("insert into t values (1, 'a'); update t set x = 'b';");
+    assert_rows(&case.rows(), &[json!(["t", "c", null, {"id": 1, "x": "a"}])]);
+    case.psql("alter table t add primary key (id)");
+    let published = "select count(*) from pg_publication_tables where pubname = 'df' and tablename = 't'";
+    wait_for("the table to be published for updates", crate::PATIENCE, || case.psql(published) == "1");
+    case.psql("update t set x = 'c'; delete from t;");
+    let expected = [json!(["t", "u", {"id": 1}, {"id": 1, "x": "c"}]), json!(["t", "d", {"id": 1}, null])];
+    assert_rows(&case.rows(), &expected);
     engine.stop();
 }

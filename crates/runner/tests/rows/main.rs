@@ -1,4 +1,9 @@
 //! What happens to rows and tables, and the events that come of it: done with `psql`, read from a file sink.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "in a test, a panic with a clear message is how a failure is reported"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -17,15 +22,18 @@ use std::cell::Cell;
 use std::sync::LazyLock;
 use support::{Home, PATIENCE, file_sink, pipeline, source};
 
-static POSTGRES_15: LazyLock<Postgres> =
-    LazyLock::new(|| Postgres::start(PgVersion::V15, &PgOptions::default()).unwrap());
-static POSTGRES_18: LazyLock<Postgres> =
-    LazyLock::new(|| Postgres::start(PgVersion::V18, &PgOptions::default()).unwrap());
+static POSTGRES_15: LazyLock<Postgres> = LazyLock::new(|| start(PgVersion::V15));
+static POSTGRES_18: LazyLock<Postgres> = LazyLock::new(|| start(PgVersion::V18));
+
+fn start(version: PgVersion) -> Postgres {
+    // Each case leaves its slot behind.
+    let settings = vec![("max_replication_slots".into(), "100".into())];
+    Postgres::start(version, &PgOptions { settings, ..PgOptions::default() }).unwrap()
+}
 
 /// A database of its own on a shared server, and a folder with a pipeline `p` for it.
 struct Case {
     postgres: &'static Postgres,
-    version: u32,
     db: String,
     home: Home,
     /// How many lines of the output [`Case::changes`] has given.
@@ -45,7 +53,7 @@ impl Case {
         // Slots are of the whole server.
         let source = source(&postgres.dsn(&db), tables).replace("slot: df,", &format!("slot: {db},"));
         let home = Home::new(&[("pipeline.yaml", &pipeline("p", &source, sinks))]);
-        Case { postgres, version, db, home, seen: Cell::new(0) }
+        Case { postgres, db, home, seen: Cell::new(0) }
     }
 
     #[track_caller]
@@ -56,11 +64,11 @@ impl Case {
     /// The events since the last call. One more row is written and waited for, so that what is missing is missing.
     #[track_caller]
     fn changes(&self) -> Vec<Value> {
-        let fence = self.psql("insert into fence default values returning n");
+        let fence: i64 = self.psql("insert into fence default values returning n").parse().unwrap();
         let mut events = Vec::new();
         wait_for("the fence to arrive", PATIENCE, || {
             events = self.home.events();
-            events.iter().any(|e| is_fence(e) && e["after"]["n"].to_string() == fence)
+            events.iter().any(|e| is_fence(e) && e["after"]["n"] == fence)
         });
         let new = events.split_off(self.seen.replace(events.len()));
         new.into_iter().filter(|e| !is_fence(e)).collect()
@@ -69,7 +77,10 @@ impl Case {
     /// [`Case::changes`], each as `[table, op, before, after]`.
     #[track_caller]
     fn rows(&self) -> Vec<Value> {
-        self.changes().iter().map(|e| json!([e["source"]["table"], e["op"], e["before"], e["after"]])).collect()
+        self.changes()
+            .iter()
+            .map(|e| json!([e["source"]["table"], e["op"], e["before"], e["after"]]))
+            .collect()
     }
 
     /// Waits until a table is published, as happens some time after it was created.

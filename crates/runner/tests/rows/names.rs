@@ -7,6 +7,7 @@ on_both_versions!(
     names_are_kept_apart_and_quoted,
     a_new_table_is_captured_once_it_appears,
     only_what_the_patterns_match,
+    tables_without_columns_and_with_all_that_fit,
 );
 
 fn full_names(events: &[Value]) -> Vec<Value> {
@@ -95,5 +96,33 @@ fn only_what_the_patterns_match(version: u32) {
         json!(["wanted", "t", null, 1]),
     ];
     assert_rows(&found, &expected);
+    engine.stop();
+}
+
+fn tables_without_columns_and_with_all_that_fit(version: u32) {
+    let columns = |of: &str| (1..1600).map(|i| format!("c{i}{of}")).collect::<Vec<_>>().join(", ");
+    let case = Case::new(
+        version,
+        &format!(
+            "create table none (); create table all_that_fit (id int primary key, {});",
+            columns(" bool")
+        ),
+        "['public.%']",
+    );
+    let engine = case.home.start();
+    case.psql("insert into none default values; insert into all_that_fit values (1, true); update all_that_fit set c1599 = false;");
+    let rows = case.rows();
+    assert_eq!(rows[0], json!(["none", "c", null, {}]));
+    let row = |c1599: Value| {
+        let mut row = json!({"id": 1, "c1": true});
+        (2..1599).for_each(|i| row[format!("c{i}")] = Value::Null);
+        row["c1599"] = c1599;
+        row
+    };
+    let expected = [
+        json!(["all_that_fit", "c", null, row(Value::Null)]),
+        json!(["all_that_fit", "u", {"id": 1}, row(false.into())]),
+    ];
+    assert_rows(&rows[1..], &expected);
     engine.stop();
 }

@@ -75,8 +75,10 @@ fn parts_come_and_go(version: u32) {
     case.psql("alter table root detach partition low");
     case.wait_published("low");
     case.psql("insert into low values (2, 'alone'); insert into high values (14, 'alone');");
-    let expected =
-        [json!(["low", "c", null, {"id": 2, "x": "alone"}]), json!(["high", "c", null, {"id": 14, "x": "alone"}])];
+    let expected = [
+        json!(["low", "c", null, {"id": 2, "x": "alone"}]),
+        json!(["high", "c", null, {"id": 14, "x": "alone"}]),
+    ];
     assert_rows(&case.rows(), &expected);
     engine.stop();
 }

@@ -50,7 +50,8 @@ pub struct Load {
 impl Load {
     /// A server for loads: deadlocks among the writers end soon.
     pub fn server(version: PgVersion, settings: &[(&str, &str)]) -> Postgres {
-        let mut all = vec![("deadlock_timeout".to_owned(), "100ms".to_owned()), ("max_wal_size".into(), "4GB".into())];
+        let mut all =
+            vec![("deadlock_timeout".to_owned(), "100ms".to_owned()), ("max_wal_size".into(), "4GB".into())];
         all.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
         Postgres::start(version, &PgOptions { settings: all, ..PgOptions::default() }).unwrap()
     }
@@ -149,7 +150,10 @@ fn transaction(random: &mut Random) -> String {
     let rev = random.below(1_000_000);
     match random.below(14) {
         0..=2 => insert_account(id, rev),
-        3..=4 => format!("update accounts set balance = balance + 1, rev = {rev} where id between {id} and {}", id + 4),
+        3..=4 => format!(
+            "update accounts set balance = balance + 1, rev = {rev} where id between {id} and {}",
+            id + 4
+        ),
         5 => format!("update accounts set id = {other}, rev = {rev} where id = {id}"),
         6 => format!("delete from accounts where id between {id} and {}", id + 2),
         7 => document(random, rev),
@@ -200,7 +204,9 @@ fn document(random: &mut Random, rev: u64) -> String {
     match random.below(6) {
         0..=2 => format!("update docs set rev = {rev} where id = {id}"),
         3 => format!("update docs set body = repeat('{}', 3000), rev = {rev} where id = {id}", rev % 10),
-        4 => format!("begin; update docs set id = {other} where id = {id}; update docs set id = {id} where id = {other}; commit"),
+        4 => format!(
+            "begin; update docs set id = {other} where id = {id}; update docs set id = {id} where id = {other}; commit"
+        ),
         _ => format!(
             "begin; delete from docs where id = {id}; insert into docs values ({id}, repeat('{}', 3000), {rev}); commit",
             rev % 7

@@ -16,6 +16,7 @@
     clippy::expect_used,
     clippy::panic,
     clippy::print_stderr,
+    clippy::print_stdout,
     reason = "in a test, a panic with a clear message is how a failure is reported"
 )]
 

@@ -81,7 +81,13 @@ pub fn head_lsn(postgres: &Postgres) -> u64 {
 
 /// Waits until everything that the server has logged so far is delivered and saved; gives the place.
 #[track_caller]
-pub fn wait_drained(engine: &Engine, home: &Home, source_id: &str, postgres: &Postgres, patience: Duration) -> u64 {
+pub fn wait_drained(
+    engine: &Engine,
+    home: &Home,
+    source_id: &str,
+    postgres: &Postgres,
+    patience: Duration,
+) -> u64 {
     let target = head_lsn(postgres);
     wait_for("everything to be delivered and saved", patience, || {
         engine.assert_runs();

@@ -39,7 +39,10 @@ fn latin1(version: PgVersion) {
     let postgres = Postgres::start(version, &PgOptions::default()).unwrap();
     let create = "create database latin template template0 encoding 'LATIN1' lc_collate 'C' lc_ctype 'C'";
     postgres.psql("postgres", create);
-    postgres.psql("latin", "set client_encoding = 'UTF8'; create table \"tään\" (id int primary key, \"größe\" text, j jsonb)");
+    postgres.psql(
+        "latin",
+        "set client_encoding = 'UTF8'; create table \"tään\" (id int primary key, \"größe\" text, j jsonb)",
+    );
     let home = Home::to_file(&postgres.dsn("latin"), "['public.%']");
     let engine = home.start();
     let insert = "set client_encoding = 'UTF8'; insert into \"tään\" values (1, 'café ÿ', '{\"é\": \"ß\"}')";

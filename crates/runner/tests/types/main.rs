@@ -2,6 +2,12 @@
 //!
 //! Each case is inserted and updated in two databases. One is as `initdb` made it; in the other everything that changes how
 //! values print is set to something else, for the database and for the role. Both must give the same bytes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "in a test, a panic with a clear message is how a failure is reported"
+)]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -40,12 +46,15 @@ fn tables(version: u32) -> Vec<Table> {
     let mut tables: Vec<Table> = types.iter().enumerate().map(own).collect();
     let nesting = || types.iter().enumerate().filter(|(_, of)| of.nests);
     let members: Vec<String> = nesting()
-        .map(|(i, of)| format!("'\"m{i}\":' || (select {} from (select (o.v).m{i} as v) t)", or_null(of.oracle)))
+        .map(|(i, of)| {
+            format!("'\"m{i}\":' || (select {} from (select (o.v).m{i} as v) t)", or_null(of.oracle))
+        })
         .collect();
     // The server's functions take 100 arguments and no more, `||` takes any number.
     let everything = format!("(select '{{' || {} || '}}' from (select v) o)", members.join(" || ',' || "));
     let of_row = |n: usize| {
-        let members: Vec<String> = nesting().map(|(i, _)| format!("(select v from g{i} where n = {n})")).collect();
+        let members: Vec<String> =
+            nesting().map(|(i, _)| format!("(select v from g{i} where n = {n})")).collect();
         format!("row({})::everything", members.join(", "))
     };
     let values = (1..=4).map(of_row).collect();
@@ -71,9 +80,12 @@ fn array(of: &Table) -> Table {
     let all = format!("(select array_agg(v order by n) from {name})");
     let values = [all.clone(), "'{}'".into(), format!("(select array[x, x] from (select {all}) s(x))")];
     let list = |dimension: u32, item: &str, i: &str| {
-        format!("'[' || (select string_agg({item}, ',' order by {i}) from generate_subscripts(a.v, {dimension}) {i}) || ']'")
+        format!(
+            "'[' || (select string_agg({item}, ',' order by {i}) from generate_subscripts(a.v, {dimension}) {i}) || ']'"
+        )
     };
-    let item = |subscripts: &str| format!("(select {} from (select a.v{subscripts} as v) t)", or_null(oracle));
+    let item =
+        |subscripts: &str| format!("(select {} from (select a.v{subscripts} as v) t)", or_null(oracle));
     let oracle = format!(
         "(select case when array_ndims(v) is null then '[]' when array_ndims(v) = 1 then {} \
          else {} end from (select t.v) a)",
@@ -130,7 +142,8 @@ fn expected(postgres: &Postgres, db: &str, tables: &[Table]) -> BTreeMap<(String
     for Table { name, oracle, .. } in tables {
         // Hexadecimal, because values hold whatever psql separates rows and columns by.
         let json = or_null(oracle);
-        writeln!(sql, "select '{name}', n, encode(convert_to({json}, 'UTF8'), 'hex') from public.{name} t;").unwrap();
+        writeln!(sql, "select '{name}', n, encode(convert_to({json}, 'UTF8'), 'hex') from public.{name} t;")
+            .unwrap();
     }
     let answer = postgres.psql(db, &sql);
     let row = |line: &str| {
@@ -154,7 +167,11 @@ fn object(text: &str) -> Object {
 }
 
 /// Checks every event of one database; gives the images by table, row and operation, and what is wrong.
-fn check(lines: &[String], expected: &BTreeMap<(String, u32), String>, tables: &[Table]) -> (Vec<String>, Vec<String>) {
+fn check(
+    lines: &[String],
+    expected: &BTreeMap<(String, u32), String>,
+    tables: &[Table],
+) -> (Vec<String>, Vec<String>) {
     let (mut images, mut wrong) = (Vec::new(), Vec::new());
     for line in lines {
         let event = object(line);
@@ -176,9 +193,17 @@ fn check(lines: &[String], expected: &BTreeMap<(String, u32), String>, tables: &
             let value = row["v"].get();
             let same = if table.float { normal(value) == normal(expected) } else { value == expected };
             if !same {
-                wrong.push(format!("{} row {n}, {member} of {op}:\n  {value:.400}\nserver:\n  {expected:.400}", table.of));
+                wrong.push(format!(
+                    "{} row {n}, {member} of {op}:\n  {value:.400}\nserver:\n  {expected:.400}",
+                    table.of
+                ));
             }
-            assert_eq!((row["a"].get(), row["z"].get()), (marker, "\"sentinel\""), "beside {} row {n}", table.of);
+            assert_eq!(
+                (row["a"].get(), row["z"].get()),
+                (marker, "\"sentinel\""),
+                "beside {} row {n}",
+                table.of
+            );
         }
     }
     (images, wrong)
@@ -198,7 +223,11 @@ fn normal(json: &str) -> String {
             _ => first.len_utf8(),
         };
         let (token, after) = rest.split_at(length);
-        out.push_str(&if length > 0 && first != '"' && (first == '-' || first.is_ascii_digit()) { number(token) } else { token.into() });
+        out.push_str(&if length > 0 && first != '"' && (first == '-' || first.is_ascii_digit()) {
+            number(token)
+        } else {
+            token.into()
+        });
         rest = after;
     }
     out
@@ -280,8 +309,12 @@ fn every_type(version: PgVersion, number: u32) {
     assert!(wrong.is_empty(), "under hostile settings {} images are wrong\n{}", wrong.len(), first(&wrong));
     assert!(images == hostile_images, "settings of the role or the database have changed what is written");
     let metrics = engine.get("/metrics").1;
-    let fallbacks: Vec<&str> = metrics.lines().filter(|line| line.starts_with("deltaforge_value_fallbacks_total{")).collect();
-    assert!(fallbacks.iter().all(|line| line.ends_with(" 0")), "values that did not read as their type: {fallbacks:?}");
+    let fallbacks: Vec<&str> =
+        metrics.lines().filter(|line| line.starts_with("deltaforge_value_fallbacks_total{")).collect();
+    assert!(
+        fallbacks.iter().all(|line| line.ends_with(" 0")),
+        "values that did not read as their type: {fallbacks:?}"
+    );
     println!("PostgreSQL {number}: {cases} type cases, {} images compared", cases * 2 * 3);
     engine.stop();
 }

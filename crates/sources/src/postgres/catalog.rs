@@ -54,6 +54,8 @@ impl Shape {
 pub(super) struct Described {
     pub(super) schema: TableSchema,
     pub(super) codecs: Vec<Codec>,
+    /// The types that are not built in are as they were here at the earliest.
+    pub(super) types_at: Lsn,
 }
 
 /// How far the server is.
@@ -92,7 +94,8 @@ impl Catalog {
 
     /// The first column of the first row, which must be there.
     pub(super) fn query_text(&mut self, sql: &str, what: &str) -> Result<String, Fault> {
-        let value = self.query(sql, what)?.into_iter().next().and_then(|row| row.into_iter().next()).flatten();
+        let value =
+            self.query(sql, what)?.into_iter().next().and_then(|row| row.into_iter().next()).flatten();
         value.ok_or_else(|| error::protocol(&format!("{what}: no answer")))
     }
 
@@ -114,7 +117,7 @@ impl Catalog {
     /// Describes a table for decoding.
     pub(super) fn describe(&mut self, database: &str, shape: &Shape) -> Result<Described, Fault> {
         let type_oids: Vec<u32> = shape.columns.iter().map(|c| c.type_oid).collect();
-        let types = self.types(&type_oids)?;
+        let (types, types_at) = self.types(&type_oids)?;
         let names = self.type_names(shape)?;
         let (keys, not_null) = self.keys(shape.oid)?;
         let column = |(c, type_name): (&ShapeColumn, String)| Column {
@@ -126,12 +129,13 @@ impl Catalog {
         let (primary_key, key) = keys.resolve(shape);
         let name = TableName::in_schema(database, &shape.schema, &shape.name);
         let codecs = type_oids.iter().map(|oid| codec(*oid, &types, 0)).collect();
-        Ok(Described { schema: TableSchema::new(name, columns, primary_key, key), codecs })
+        Ok(Described { schema: TableSchema::new(name, columns, primary_key, key), codecs, types_at })
     }
 
     /// The columns' types as the server writes them; `oid 4711` for a type that is gone.
     fn type_names(&mut self, shape: &Shape) -> Result<Vec<String>, Fault> {
-        let list = |f: &dyn Fn(&ShapeColumn) -> String| shape.columns.iter().map(f).collect::<Vec<_>>().join(",");
+        let list =
+            |f: &dyn Fn(&ShapeColumn) -> String| shape.columns.iter().map(f).collect::<Vec<_>>().join(",");
         let sql = format!(
             "SELECT CASE WHEN EXISTS (SELECT FROM pg_type WHERE oid = t.o) THEN format_type(t.o, t.m) ELSE 'oid ' || t.o END \
              FROM unnest('{{{}}}'::oid[], '{{{}}}'::int[]) WITH ORDINALITY t(o, m, i) ORDER BY t.i",
@@ -142,10 +146,15 @@ impl Catalog {
         Ok(rows.into_iter().map(|row| row.into_iter().next().flatten().unwrap_or_default()).collect())
     }
 
-    /// The types that are not built in, with those they are made of.
-    fn types(&mut self, oids: &[u32]) -> Result<HashMap<u32, Type>, Fault> {
+    /// The types that are not built in, with those they are made of; and where the log ended before they were read.
+    fn types(&mut self, oids: &[u32]) -> Result<(HashMap<u32, Type>, Lsn), Fault> {
         let mut types = HashMap::new();
         let mut wanted: Vec<u32> = oids.iter().copied().filter(|oid| built_in(*oid).is_none()).collect();
+        let mut at = Lsn::default();
+        if !wanted.is_empty() {
+            let sql = "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END";
+            at = Lsn::parse(&self.query_text(sql, "asking how far the server is")?).unwrap_or_default();
+        }
         while !wanted.is_empty() {
             let list = wanted.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
             for row in self.query(&TYPES_SQL.replace("$OIDS", &list), "reading types")? {
@@ -154,12 +163,13 @@ impl Catalog {
                 }
             }
             let parts = wanted.iter().filter_map(|oid| types.get(oid)).flat_map(Type::parts);
-            let mut next: Vec<u32> = parts.filter(|oid| built_in(*oid).is_none() && !types.contains_key(oid)).collect();
+            let mut next: Vec<u32> =
+                parts.filter(|oid| built_in(*oid).is_none() && !types.contains_key(oid)).collect();
             next.sort_unstable();
             next.dedup();
             wanted = next;
         }
-        Ok(types)
+        Ok((types, at))
     }
 
     /// The table's keys, and which columns are NOT NULL.
@@ -172,21 +182,24 @@ impl Catalog {
         let sql = format!(
             "SELECT attname, attnotnull FROM pg_attribute WHERE attrelid = {oid} AND attnum > 0 AND NOT attisdropped"
         );
-        let nullability = self.query(&sql, "reading columns")?.into_iter().filter_map(|row| match row.as_slice() {
-            [Some(name), Some(not_null)] => Some((name.clone(), not_null == "t")),
-            _ => None,
-        });
+        let nullability =
+            self.query(&sql, "reading columns")?.into_iter().filter_map(|row| match row.as_slice() {
+                [Some(name), Some(not_null)] => Some((name.clone(), not_null == "t")),
+                _ => None,
+            });
         Ok((keys, nullability.collect()))
     }
 }
 
-/// Per type: kind (`b`ase, `d`omain, `c`omposite, …), element of a true array, base of a domain, members of a composite.
+/// Per type: kind (`b`ase, `d`omain, `c`omposite, …), element of a true array, base of a domain, members of a composite and
+/// whether it never lost one.
 const TYPES_SQL: &str = "SELECT t.oid, t.typtype, t.typname, \
     CASE WHEN t.typcategory = 'A' AND t.typlen = -1 AND t.oid NOT IN (22, 30) THEN t.typelem ELSE 0 END, \
     t.typbasetype, \
     COALESCE((SELECT e.typdelim FROM pg_type e WHERE e.oid = t.typelem), ','), \
     (SELECT json_agg(json_build_array(a.attname, a.atttypid::bigint) ORDER BY a.attnum) FROM pg_attribute a \
-      WHERE a.attrelid = t.typrelid AND t.typtype = 'c' AND a.attnum > 0 AND NOT a.attisdropped) \
+      WHERE a.attrelid = t.typrelid AND t.typtype = 'c' AND a.attnum > 0 AND NOT a.attisdropped), \
+    NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND a.attisdropped) \
     FROM pg_type t WHERE t.oid IN ($OIDS)";
 
 /// Per usable key: `p`rimary, `r`eplica identity, `u`nique over NOT NULL columns; the columns in key order.
@@ -209,7 +222,7 @@ struct Type {
 enum Kind {
     Array(u32, u8),
     Domain(u32),
-    Composite(Vec<(String, u32)>),
+    Composite { members: Vec<(String, u32)>, only_grew: bool },
     Hstore,
     Other,
 }
@@ -221,7 +234,9 @@ impl Type {
         let kind = match (text(1), text(2)) {
             _ if oid(3) != 0 => Kind::Array(oid(3), text(5).bytes().next().unwrap_or(b',')),
             ("d", _) => Kind::Domain(oid(4)),
-            ("c", _) => Kind::Composite(serde_json::from_str(text(6)).ok()?),
+            ("c", _) => {
+                Kind::Composite { members: serde_json::from_str(text(6)).ok()?, only_grew: text(7) == "t" }
+            }
             ("b", "hstore") => Kind::Hstore,
             _ => Kind::Other,
         };
@@ -233,7 +248,7 @@ impl Type {
         match &self.kind {
             Kind::Array(element, _) => vec![*element],
             Kind::Domain(base) => vec![*base],
-            Kind::Composite(members) => members.iter().map(|(_, oid)| *oid).collect(),
+            Kind::Composite { members, .. } => members.iter().map(|(_, oid)| *oid).collect(),
             Kind::Hstore | Kind::Other => Vec::new(),
         }
     }
@@ -248,10 +263,13 @@ fn codec(oid: u32, types: &HashMap<u32, Type>, depth: u32) -> Codec {
         return Codec::Text;
     }
     match types.get(&oid).map(|t| &t.kind) {
-        Some(Kind::Array(element, delimiter)) => Codec::Array(Box::new(codec(*element, types, depth + 1)), *delimiter),
+        Some(Kind::Array(element, delimiter)) => {
+            Codec::Array(Box::new(codec(*element, types, depth + 1)), *delimiter)
+        }
         Some(Kind::Domain(base)) => codec(*base, types, depth + 1),
-        Some(Kind::Composite(members)) => {
-            Codec::Composite(members.iter().map(|(name, oid)| (name.clone(), codec(*oid, types, depth + 1))).collect())
+        Some(Kind::Composite { members, only_grew }) => {
+            let member = |(name, oid): &(String, u32)| (name.clone(), codec(*oid, types, depth + 1));
+            Codec::Composite { members: members.iter().map(member).collect(), only_grew: *only_grew }
         }
         Some(Kind::Hstore) => Codec::Hstore,
         Some(Kind::Other) | None => Codec::Text,
@@ -311,12 +329,16 @@ impl Keys {
     /// Primary key and message key as column indexes of the log's shape.
     fn resolve(&self, shape: &Shape) -> (Vec<u16>, Vec<u16>) {
         let indexes = |names: &[String]| -> Vec<u16> {
-            let found: Vec<u16> =
-                names.iter().filter_map(|n| shape.columns.iter().position(|c| c.name == *n)).map(|i| i as u16).collect();
+            let found: Vec<u16> = names
+                .iter()
+                .filter_map(|n| shape.columns.iter().position(|c| c.name == *n))
+                .map(|i| i as u16)
+                .collect();
             // A key with a column that this place of the log does not know is a later key.
             if found.len() == names.len() { found } else { Vec::new() }
         };
-        let flagged: Vec<u16> = (0..shape.columns.len()).filter(|i| shape.columns[*i].key).map(|i| i as u16).collect();
+        let flagged: Vec<u16> =
+            (0..shape.columns.len()).filter(|i| shape.columns[*i].key).map(|i| i as u16).collect();
         let same_set = |key: &[u16]| key.len() == flagged.len() && key.iter().all(|i| flagged.contains(i));
         let mut primary = indexes(&self.primary);
         if shape.identity == b'd' && !same_set(&primary) {
@@ -339,9 +361,19 @@ mod tests {
     use super::*;
 
     fn shape(identity: u8, columns: &[(&str, bool)]) -> Shape {
-        let column =
-            |(name, key): &(&str, bool)| ShapeColumn { key: *key, name: (*name).into(), type_oid: 23, modifier: -1 };
-        Shape { oid: 1, schema: "s".into(), name: "t".into(), identity, columns: columns.iter().map(column).collect() }
+        let column = |(name, key): &(&str, bool)| ShapeColumn {
+            key: *key,
+            name: (*name).into(),
+            type_oid: 23,
+            modifier: -1,
+        };
+        Shape {
+            oid: 1,
+            schema: "s".into(),
+            name: "t".into(),
+            identity,
+            columns: columns.iter().map(column).collect(),
+        }
     }
 
     fn keys(primary: &[&str], identity: &[&str], unique: &[&str]) -> Keys {
@@ -365,6 +397,10 @@ mod tests {
         let index = shape(b'i', &abc(false, false, true));
         assert_eq!(keys(&["a"], &["c"], &[]).resolve(&index), (vec![0], vec![0]));
         assert_eq!(keys(&[], &["c"], &["b"]).resolve(&index), (vec![], vec![2]));
-        assert_eq!(keys(&[], &["b"], &[]).resolve(&index), (vec![], vec![2]), "another index than at this place");
+        assert_eq!(
+            keys(&[], &["b"], &[]).resolve(&index),
+            (vec![], vec![2]),
+            "another index than at this place"
+        );
     }
 }

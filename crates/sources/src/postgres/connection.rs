@@ -107,11 +107,16 @@ impl Connection {
         let mut request = BytesMut::new();
         frontend::ssl_request(&mut request);
         self.send(&request)?;
-        match self.transport.read_byte(target.connect_timeout).map_err(|e| error::lost_connection("asking for TLS", &e))? {
+        match self
+            .transport
+            .read_byte(target.connect_timeout)
+            .map_err(|e| error::lost_connection("asking for TLS", &e))?
+        {
             b'S' => {}
             b'N' if mode == TlsMode::Prefer => return Ok(()),
             _ => {
-                let message = format!("the server {host} does not offer TLS, and the mode is `{}`", mode.as_str());
+                let message =
+                    format!("the server {host} does not offer TLS, and the mode is `{}`", mode.as_str());
                 let hint = "set `ssl = on` with a certificate on the server, or choose `sslmode=prefer`";
                 return Err(Fault::config("postgres.tls", message).kind(Kind::Tls).hint(hint));
             }
@@ -122,7 +127,8 @@ impl Connection {
 
     fn log_in(&mut self, dsn: &Dsn, purpose: Purpose) -> Result<(), Fault> {
         let name = dsn.application_name.as_deref().unwrap_or("deltaforge");
-        let mut parameters = vec![("user", dsn.user.as_str()), ("database", &dsn.database), ("application_name", name)];
+        let mut parameters =
+            vec![("user", dsn.user.as_str()), ("database", &dsn.database), ("application_name", name)];
         parameters.extend(PINNED);
         if purpose == Purpose::Replication {
             parameters.push(("replication", "database"));
@@ -155,7 +161,8 @@ impl Connection {
     fn authenticate(&mut self, dsn: &Dsn) -> Result<(), Fault> {
         let password = || {
             let missing = || {
-                Fault::config("postgres.auth", "the server asks for a password and the DSN has none").kind(Kind::Auth)
+                Fault::config("postgres.auth", "the server asks for a password and the DSN has none")
+                    .kind(Kind::Auth)
             };
             dsn.password.as_ref().map(|p| p.expose().as_bytes()).ok_or_else(missing)
         };
@@ -163,11 +170,13 @@ impl Connection {
         match self.message(LOGIN_MESSAGE_LIMIT)? {
             Message::AuthenticationOk => return Ok(()),
             Message::AuthenticationCleartextPassword => {
-                frontend::password_message(password()?, &mut out).map_err(|e| error::malformed("password", &e))?;
+                frontend::password_message(password()?, &mut out)
+                    .map_err(|e| error::malformed("password", &e))?;
             }
             Message::AuthenticationMd5Password(body) => {
                 let hash = authentication::md5_hash(dsn.user.as_bytes(), password()?, body.salt());
-                frontend::password_message(hash.as_bytes(), &mut out).map_err(|e| error::malformed("password", &e))?;
+                frontend::password_message(hash.as_bytes(), &mut out)
+                    .map_err(|e| error::malformed("password", &e))?;
             }
             Message::AuthenticationSasl(body) => {
                 let mechanisms: Vec<String> = body
@@ -292,21 +301,29 @@ impl Connection {
             }
             match self.message(LOGIN_MESSAGE_LIMIT)? {
                 Message::ErrorResponse(body) => return Err(error::from_server(&body, what)),
-                Message::ReadyForQuery(_) => return Err(error::protocol("the server did not start the stream")),
+                Message::ReadyForQuery(_) => {
+                    return Err(error::protocol("the server did not start the stream"));
+                }
                 _ => {}
             }
         }
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<(), Fault> {
-        self.transport.write_all(bytes, Duration::from_secs(30)).map_err(|e| error::lost_connection("sending", &e))
+        self.transport
+            .write_all(bytes, Duration::from_secs(30))
+            .map_err(|e| error::lost_connection("sending", &e))
     }
 
     fn message(&mut self, limit: i32) -> Result<Message, Fault> {
         self.message_waiting(limit, &mut || Ok(()))
     }
 
-    fn message_waiting(&mut self, limit: i32, tick: &mut dyn FnMut() -> Result<(), Fault>) -> Result<Message, Fault> {
+    fn message_waiting(
+        &mut self,
+        limit: i32,
+        tick: &mut dyn FnMut() -> Result<(), Fault>,
+    ) -> Result<Message, Fault> {
         self.header(limit, tick)?;
         match Message::parse(&mut self.received) {
             Ok(Some(message)) => Ok(message),
@@ -322,7 +339,8 @@ impl Connection {
             let header = Header::parse(&self.received).map_err(|e| error::malformed("message header", &e))?;
             if let Some(header) = header {
                 if header.len() > limit {
-                    let message = format!("a message of {} bytes where at most {limit} are expected", header.len());
+                    let message =
+                        format!("a message of {} bytes where at most {limit} are expected", header.len());
                     return Err(error::protocol(&message));
                 }
                 if self.received.len() > header.len() as usize {

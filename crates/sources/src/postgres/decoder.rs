@@ -15,7 +15,6 @@ use deltaforge_core::value::Value;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
 
 /// The transaction being read.
 #[derive(Debug)]
@@ -52,14 +51,9 @@ struct Captured {
     /// Part of the replica identity.
     identity: Vec<bool>,
     shape: Shape,
-    /// Some values are composites, whose types change without a word in the log.
-    has_composites: bool,
-    /// When its types were last looked up for the sake of a value that did not read.
-    looked_up: Option<Instant>,
+    /// Some values are composites, whose types change without a word in the log; those that are known are right up to here.
+    composites_at: Option<Lsn>,
 }
-
-/// How long types are taken as settled that explain an unreadable value no better than before.
-const SETTLED: Duration = Duration::from_secs(1);
 
 /// What has been read so far, and how to read on.
 pub(super) struct Decoder {
@@ -97,7 +91,10 @@ impl Decoder {
             settings: settings.clone(),
             tables: HashMap::new(),
             transaction: None,
-            previous_commit: start,
+            // Which commit came before is not known here. This number lies between it and the next commit, which may stand at
+            // `start` itself: a keepalive names the place just before a commit, too. Equal numbers would leave the order of
+            // two transactions to the places of their changes, and these interleave.
+            previous_commit: Lsn(start.0.saturating_sub(1)),
             last_xid: None,
             change: (Lsn(0), 0),
             position: start,
@@ -135,13 +132,21 @@ impl Decoder {
         }
     }
 
-    fn message(&mut self, lsn: Lsn, message: Message<'_>, out: &mut BatchBuilder) -> Result<Option<Found>, Malformed> {
+    fn message(
+        &mut self,
+        lsn: Lsn,
+        message: Message<'_>,
+        out: &mut BatchBuilder,
+    ) -> Result<Option<Found>, Malformed> {
         match message {
             Message::Insert { relation, new } => {
-                return self.change(lsn, relation, Op::Create, out, |event, table| table.after(event, &new, None));
+                return self
+                    .change(lsn, relation, Op::Create, out, |event, table| table.after(event, &new, None));
             }
             Message::Update { relation, old, new } => {
-                return self.change(lsn, relation, Op::Update, out, |event, table| table.update(event, old.as_ref(), &new));
+                return self.change(lsn, relation, Op::Update, out, |event, table| {
+                    table.update(event, old.as_ref(), &new)
+                });
             }
             Message::Delete { relation, old } => {
                 return self.change(lsn, relation, Op::Delete, out, |event, table| table.before(event, &old));
@@ -197,19 +202,22 @@ impl Decoder {
     }
 
     pub(super) fn add_relation(&mut self, found: Found, described: Described, out: &mut BatchBuilder) {
-        let (Described { schema, codecs }, Found { shape, at, again }) = (described, found);
+        let (Described { schema, codecs, types_at }, Found { shape, at, again }) = (described, found);
         let identity = shape.columns.iter().map(|c| c.key).collect();
         let unchanged = match self.tables.get(&shape.oid) {
             Some(Table::Captured(old)) => {
                 let was = out.table(old.index);
-                (was.fingerprint == schema.fingerprint && was.key == schema.key && old.shape == shape).then_some(old.index)
+                (was.fingerprint == schema.fingerprint && was.key == schema.key && old.shape == shape)
+                    .then_some(old.index)
             }
             _ => None,
         };
-        let index = unchanged.unwrap_or_else(|| out.schema(registered(schema, self.schemas.as_ref(), at.0.into())));
-        let has_composites = codecs.iter().any(Codec::has_composites);
-        let looked_up = again.then(Instant::now);
-        let captured = Captured { index, codecs, identity, shape, has_composites, looked_up };
+        let index =
+            unchanged.unwrap_or_else(|| out.schema(registered(schema, self.schemas.as_ref(), at.0.into())));
+        // What was looked up for a change is not looked up for it a second time, whatever the server says.
+        let types_at = if again { types_at.max(at) } else { types_at };
+        let composites_at = codecs.iter().any(Codec::has_composites).then_some(types_at);
+        let captured = Captured { index, codecs, identity, shape, composites_at };
         self.tables.insert(captured.shape.oid, Table::Captured(Box::new(captured)));
     }
 
@@ -240,7 +248,7 @@ impl Decoder {
         let mut event = out.event(op, table.index);
         let fallbacks = write(&mut event, table)?;
         if fallbacks > 0 {
-            if table.has_composites && table.looked_up.is_none_or(|at| at.elapsed() > SETTLED) {
+            if table.composites_at.is_some_and(|at| at < lsn) {
                 drop(event);
                 self.change = change_before;
                 return Ok(Some(Found { shape: table.shape.clone(), at: lsn, again: true }));
@@ -249,7 +257,8 @@ impl Decoder {
         }
         let pair = (self.previous_commit, lsn);
         event.source(2, |row| write_source(row, pair));
-        let id = event_id(&mut self.identity, self.settings.id.len() + 1, transaction.commit, lsn, index_at_lsn);
+        let id =
+            event_id(&mut self.identity, self.settings.id.len() + 1, transaction.commit, lsn, index_at_lsn);
         event.finish(id);
         self.progress += 1;
         Ok(None)
@@ -325,7 +334,12 @@ fn event_id(identity: &mut Vec<u8>, prefix: usize, commit: Lsn, lsn: Lsn, index:
 
 impl Captured {
     /// The new row; values that the log does not carry are copied from `old`, where those it does not know are absent too.
-    fn after(&self, event: &mut EventWriter<'_>, new: &Tuple<'_>, old: Option<std::ops::Range<usize>>) -> Result<u64, Malformed> {
+    fn after(
+        &self,
+        event: &mut EventWriter<'_>,
+        new: &Tuple<'_>,
+        old: Option<std::ops::Range<usize>>,
+    ) -> Result<u64, Malformed> {
         self.same_width(new)?;
         let mut fallbacks = 0;
         event.after(self.codecs.len(), |row| {
@@ -340,7 +354,12 @@ impl Captured {
         Ok(fallbacks)
     }
 
-    fn update(&self, event: &mut EventWriter<'_>, old: Option<&Old<'_>>, new: &Tuple<'_>) -> Result<u64, Malformed> {
+    fn update(
+        &self,
+        event: &mut EventWriter<'_>,
+        old: Option<&Old<'_>>,
+        new: &Tuple<'_>,
+    ) -> Result<u64, Malformed> {
         let Some(old) = old else {
             // The key did not change, so the new row's key is the old row's.
             let fallbacks = self.after(event, new, None)?;
@@ -377,7 +396,11 @@ impl Captured {
     }
 
     fn same_width(&self, tuple: &Tuple<'_>) -> Result<(), Malformed> {
-        if tuple.len() == self.codecs.len() { Ok(()) } else { Err(Malformed("a row with another number of columns than its table")) }
+        if tuple.len() == self.codecs.len() {
+            Ok(())
+        } else {
+            Err(Malformed("a row with another number of columns than its table"))
+        }
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //!  server ── TCP ──► stream.rs: one thread ── whole frames ──► source.rs: fill() ──► BatchBuilder
-//!                     │  ▲ reads in gulps, never waits           │ pgoutput.rs splits messages
-//!                     │  │ for the pipeline                      │ values.rs  text → cell
-//!                     ▼  │ status: received, saved               ▼
+//!                     │  ▲ reads in gulps, never waits           │ decoder.rs   messages → events
+//!                     │  │ for the pipeline                      │ pgoutput.rs  splits messages
+//!                     ▼  │ status: received, saved               ▼ values.rs    text → cell
 //!                    server ◄── Released (the saved position)   catalog.rs: names types and keys per relation
 //! ```
 //!

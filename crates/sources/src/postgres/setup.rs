@@ -44,8 +44,11 @@ pub(super) fn prepare(
     cancelled: &AtomicBool,
 ) -> Result<Prepared, Fault> {
     let stored = resume.map(PgPosition::parse).transpose().map_err(|why| {
-        Fault::config("postgres.bad_checkpoint", format!("the checkpoint of `{}` is unreadable: {why}", settings.id))
-            .hint("restore the state store from a backup, or delete the checkpoint to start as configured")
+        Fault::config(
+            "postgres.bad_checkpoint",
+            format!("the checkpoint of `{}` is unreadable: {why}", settings.id),
+        )
+        .hint("restore the state store from a backup, or delete the checkpoint to start as configured")
     })?;
     let mut replication = Connection::open(&settings.target, Purpose::Replication)?;
     let mut catalog = Catalog::new(settings.target.clone());
@@ -160,21 +163,28 @@ fn usable(settings: &Settings, slot: Slot) -> Result<Lsn, Fault> {
     }
     let database = &settings.target.dsn.database;
     if slot.database != *database {
-        let message = format!("the slot `{name}` belongs to the database `{}`, the DSN names `{database}`", slot.database);
+        let message = format!(
+            "the slot `{name}` belongs to the database `{}`, the DSN names `{database}`",
+            slot.database
+        );
         return Err(Fault::config("postgres.slot_database", message).hint("choose another `slot`"));
     }
     if slot.wal_status.as_deref() == Some("lost") {
-        let message = format!("the slot `{name}` is lost: the server has removed log that it had not delivered");
+        let message =
+            format!("the slot `{name}` is lost: the server has removed log that it had not delivered");
         let hint = accept_gap(settings, "raise max_slot_wal_keep_size against the next time; to go on");
         return Err(Fault::lost("postgres.slot_lost", message).hint(hint));
     }
     if let Some(pid) = slot.active_pid {
         let message = format!("the slot `{name}` is in use by the server process {pid}");
-        let hint = format!("another process streams from it; it is taken over once that one is gone: SELECT pg_terminate_backend({pid})");
+        let hint = format!(
+            "another process streams from it; it is taken over once that one is gone: SELECT pg_terminate_backend({pid})"
+        );
         return Err(Fault::retry("postgres.slot_busy", message).hint(hint));
     }
     slot.confirmed.ok_or_else(|| {
-        Fault::retry("postgres.slot_not_ready", format!("the slot `{name}` is still being made")).kind(Kind::Target)
+        Fault::retry("postgres.slot_not_ready", format!("the slot `{name}` is still being made"))
+            .kind(Kind::Target)
     })
 }
 
@@ -183,7 +193,8 @@ fn slot_missing(settings: &Settings, stored: &PgPosition) -> Fault {
         "the slot `{}` does not exist, though the checkpoint stands at {}: it was dropped, or the server was replaced",
         settings.slot, stored.lsn
     );
-    Fault::lost("postgres.slot_missing", message).hint(accept_gap(settings, "a new slot begins at the present; to go on"))
+    Fault::lost("postgres.slot_missing", message)
+        .hint(accept_gap(settings, "a new slot begins at the present; to go on"))
 }
 
 fn resume_at(settings: &Settings, stored: Lsn, confirmed: Lsn, head: Lsn) -> Result<Lsn, Fault> {
@@ -194,7 +205,10 @@ fn resume_at(settings: &Settings, stored: Lsn, confirmed: Lsn, head: Lsn) -> Res
             settings.slot,
             confirmed.0 - stored.0
         );
-        let hint = accept_gap(settings, "somebody advanced or recreated the slot, or an old state store was restored; to go on");
+        let hint = accept_gap(
+            settings,
+            "somebody advanced or recreated the slot, or an old state store was restored; to go on",
+        );
         return Err(Fault::lost("postgres.position_behind_slot", message).hint(hint));
     }
     if stored > head {
@@ -214,8 +228,10 @@ fn first_start(position: StartPosition, confirmed: Lsn, head: Lsn) -> Result<Lsn
         StartPosition::Latest => Ok(head.max(confirmed)),
         StartPosition::At(lsn) if (confirmed..=head).contains(&lsn) => Ok(lsn),
         StartPosition::At(lsn) => {
-            let message = format!("start_position {lsn} is outside what the slot holds, {confirmed} to {head}");
-            Err(Fault::config("postgres.start_position", message).hint("choose a place in that range, or `earliest`"))
+            let message =
+                format!("start_position {lsn} is outside what the slot holds, {confirmed} to {head}");
+            Err(Fault::config("postgres.start_position", message)
+                .hint("choose a place in that range, or `earliest`"))
         }
     }
 }
@@ -238,7 +254,10 @@ fn create_slot(
 ) -> Result<Lsn, Fault> {
     if !settings.create_slot {
         let message = format!("the slot `{}` does not exist and `create_slot` is false", settings.slot);
-        let hint = format!("SELECT pg_create_logical_replication_slot({}, 'pgoutput');", escape_literal(&settings.slot));
+        let hint = format!(
+            "SELECT pg_create_logical_replication_slot({}, 'pgoutput');",
+            escape_literal(&settings.slot)
+        );
         return Err(Fault::config("postgres.slot_missing", message).hint(hint));
     }
     // The server waits for every transaction that is open now; the status says for which.
@@ -255,7 +274,10 @@ fn create_slot(
         Ok(())
     };
     replication.wait_without_end();
-    let sql = format!("CREATE_REPLICATION_SLOT {} LOGICAL pgoutput NOEXPORT_SNAPSHOT", escape_identifier(&settings.slot));
+    let sql = format!(
+        "CREATE_REPLICATION_SLOT {} LOGICAL pgoutput NOEXPORT_SNAPSHOT",
+        escape_identifier(&settings.slot)
+    );
     let rows = replication.query_waiting(&sql, "creating the slot", &mut tick);
     stats.note(None);
     let lsn = rows?.first().and_then(|row| row.get(1).cloned().flatten()).as_deref().and_then(Lsn::parse);
@@ -267,7 +289,8 @@ fn create_slot(
 fn blocked_by(catalog: &mut Catalog, waited: Duration) -> String {
     let sql = "SELECT pid, xact_start FROM pg_stat_activity \
                WHERE backend_xid IS NOT NULL AND pid <> pg_backend_pid() ORDER BY xact_start LIMIT 1";
-    let oldest = catalog.query(sql, "looking for open transactions").ok().and_then(|rows| rows.into_iter().next());
+    let oldest =
+        catalog.query(sql, "looking for open transactions").ok().and_then(|rows| rows.into_iter().next());
     let for_whom = match oldest.as_deref() {
         Some([Some(pid), Some(since)]) => format!("; the oldest is of process {pid}, open since {since}"),
         _ => String::new(),
@@ -315,8 +338,11 @@ const CANDIDATES_SQL: &str = "WITH own AS (SELECT c.oid, n.nspname, c.relname, c
       AND (u.oid = c.oid OR c.relkind = 'p' AND u.oid IN (SELECT t.relid FROM pg_partition_tree(c.oid) t))) \
   FROM usable c ORDER BY c.nspname, c.relname";
 
-/// All tables, those that the filter matches marked; a partition whose partitioned table is matched is left to that one.
-fn candidates(settings: &Settings, catalog: &mut Catalog) -> Result<(Vec<Candidate>, Vec<(String, String)>), Fault> {
+/// Schemas and names of tables.
+type Names = Vec<(String, String)>;
+
+/// The tables that the filter matches, and the names of all; a partition whose partitioned table is matched is left to that one.
+fn candidates(settings: &Settings, catalog: &mut Catalog) -> Result<(Vec<Candidate>, Names), Fault> {
     let mut all = Vec::new();
     let mut names = Vec::new();
     for row in catalog.query(CANDIDATES_SQL, "listing tables")? {
@@ -338,7 +364,11 @@ fn candidates(settings: &Settings, catalog: &mut Catalog) -> Result<(Vec<Candida
 }
 
 /// Sets the identity FULL wherever that is possible; true when anything was changed.
-fn set_full_identity(settings: &Settings, catalog: &mut Catalog, tables: &[Candidate]) -> Result<bool, Fault> {
+fn set_full_identity(
+    settings: &Settings,
+    catalog: &mut Catalog,
+    tables: &[Candidate],
+) -> Result<bool, Fault> {
     let mut changed = false;
     for table in tables.iter().flat_map(|t| &t.not_full) {
         let sql = format!("ALTER TABLE {table} REPLICA IDENTITY FULL");
@@ -351,7 +381,12 @@ fn set_full_identity(settings: &Settings, catalog: &mut Catalog, tables: &[Candi
 
 /// Creates or extends the publications for the matching tables; gives those to stream from. With `first` it warns about what it
 /// finds and refuses what must not start; later calls only add tables that have appeared.
-pub(super) fn publish(settings: &Settings, catalog: &mut Catalog, version: u32, first: bool) -> Result<Vec<String>, Fault> {
+pub(super) fn publish(
+    settings: &Settings,
+    catalog: &mut Catalog,
+    version: u32,
+    first: bool,
+) -> Result<Vec<String>, Fault> {
     let (mut tables, names) = candidates(settings, catalog)?;
     if first {
         report_patterns(settings, &names)?;
@@ -360,13 +395,25 @@ pub(super) fn publish(settings: &Settings, catalog: &mut Catalog, version: u32, 
         (tables, _) = candidates(settings, catalog)?;
     }
     if first {
-        check::warn_identities(settings, tables.iter().map(|t| (t.quoted(), t.identity.as_str(), t.has_identity)));
+        check::warn_identities(
+            settings,
+            tables.iter().map(|t| (t.quoted(), t.identity.as_str(), t.has_identity)),
+        );
     }
     let (keyed, keyless): (Vec<_>, Vec<_>) = tables.iter().partition(|t| t.has_identity);
     let insert_only = format!("{}{INSERT_ONLY_SUFFIX}", settings.publication);
-    let main = publish_tables(settings, catalog, &settings.publication, "insert, update, delete, truncate", &keyed, version, true)?;
+    let main = publish_tables(
+        settings,
+        catalog,
+        &settings.publication,
+        "insert, update, delete, truncate",
+        &keyed,
+        version,
+        true,
+    )?;
     let rest: Vec<&Candidate> = keyless.into_iter().filter(|t| !main.covers(t)).collect();
-    let companion = publish_tables(settings, catalog, &insert_only, "insert, truncate", &rest, version, false)?;
+    let companion =
+        publish_tables(settings, catalog, &insert_only, "insert, truncate", &rest, version, false)?;
     let mut publications = vec![settings.publication.clone()];
     publications.extend(companion.exists.then_some(insert_only));
     Ok(publications)
@@ -380,9 +427,14 @@ fn report_patterns(settings: &Settings, names: &[(String, String)]) -> Result<()
     let list = unmatched.join(", ");
     if settings.tables_must_exist {
         let message = format!("no table matches {list}, and `missing_tables` is `error`");
-        return Err(Fault::config("postgres.missing_tables", message).hint("correct the patterns, or create the tables"));
+        return Err(Fault::config("postgres.missing_tables", message)
+            .hint("correct the patterns, or create the tables"));
     }
-    tracing::warn!(source_id = settings.id, patterns = list, "no table matches yet; captured once it appears");
+    tracing::warn!(
+        source_id = settings.id,
+        patterns = list,
+        "no table matches yet; captured once it appears"
+    );
     Ok(())
 }
 
@@ -395,7 +447,9 @@ struct Published {
 
 impl Published {
     fn covers(&self, table: &Candidate) -> bool {
-        self.all_tables || self.members.contains(&table.oid) || table.ancestors.iter().any(|a| self.members.contains(a))
+        self.all_tables
+            || self.members.contains(&table.oid)
+            || table.ancestors.iter().any(|a| self.members.contains(a))
     }
 }
 
@@ -436,7 +490,8 @@ fn publish_tables(
     if present.exists && missing.is_empty() || !present.exists && !wanted && missing.is_empty() {
         return Ok(present);
     }
-    let list = missing.iter().map(|t| t.quoted()).collect::<Vec<_>>().join(", ");
+    // Without ONLY the server would add tables that inherit from it, whatever their identity is.
+    let list = missing.iter().map(|t| format!("ONLY {}", t.quoted())).collect::<Vec<_>>().join(", ");
     let quoted = escape_identifier(name);
     let sql = match (present.exists, missing.is_empty()) {
         (true, _) => format!("ALTER PUBLICATION {quoted} ADD TABLE {list}"),
@@ -480,7 +535,10 @@ pub(super) fn remove(settings: &Settings) -> Result<(), Fault> {
         catalog.query(&sql, "dropping the slot")?;
     }
     for name in [settings.publication.clone(), format!("{}{INSERT_ONLY_SUFFIX}", settings.publication)] {
-        catalog.query(&format!("DROP PUBLICATION IF EXISTS {}", escape_identifier(&name)), "dropping the publication")?;
+        catalog.query(
+            &format!("DROP PUBLICATION IF EXISTS {}", escape_identifier(&name)),
+            "dropping the publication",
+        )?;
     }
     Ok(())
 }

@@ -3,10 +3,10 @@
 use super::catalog::{Catalog, Described};
 use super::config::{Settings, blocking};
 use super::decoder::{Decoder, Found};
+use super::error;
 use super::position::write_position;
 use super::setup::{self, CancelOnDrop};
 use super::stream::{Chunk, Stream};
-use super::error;
 use async_trait::async_trait;
 use deltaforge_core::batch::BatchBuilder;
 use deltaforge_core::source::{Fill, Format, Opened, Scope, Source, SourceContext, SourceField, SourceStats};
@@ -67,7 +67,13 @@ impl PostgresSource {
         let catalog = Arc::new(Mutex::new(prepared.catalog));
         let observer = spawn(
             "postgres observer",
-            observe(settings.clone(), catalog.clone(), stats.clone(), prepared.version, prepared.publications),
+            observe(
+                settings.clone(),
+                catalog.clone(),
+                stats.clone(),
+                prepared.version,
+                prepared.publications,
+            ),
         );
         let decoder = Decoder::new(&settings, start, server_tail, schemas, stats.clone());
         let source = PostgresSource {
@@ -89,7 +95,8 @@ impl PostgresSource {
     fn look_up(&mut self, found: Found) {
         let (catalog, database) = (self.catalog.clone(), self.settings.target.dsn.database.clone());
         self.waiting = Some(tokio::task::spawn_blocking(move || {
-            let described = catalog.lock().unwrap_or_else(PoisonError::into_inner).describe(&database, &found.shape)?;
+            let described =
+                catalog.lock().unwrap_or_else(PoisonError::into_inner).describe(&database, &found.shape)?;
             Ok((found, described))
         }));
     }
@@ -219,7 +226,9 @@ async fn observe(
                 let note = match observation.wal_status.as_deref() {
                     Some("unreserved") => Some("the server is about to remove log that the slot still needs"),
                     Some("lost") => Some("the server has removed log that the slot still needs"),
-                    _ if more_publications => Some("a table without replica identity appeared; it is captured after a restart"),
+                    _ if more_publications => {
+                        Some("a table without replica identity appeared; it is captured after a restart")
+                    }
                     _ => None,
                 };
                 stats.note(note.map(Into::into));
@@ -227,7 +236,11 @@ async fn observe(
             Err(fault) if !troubled => {
                 troubled = true;
                 stats.head.store(0, Ordering::Relaxed);
-                tracing::warn!(source_id = settings.id, code = fault.code(), "cannot ask the server how far it is: {fault}");
+                tracing::warn!(
+                    source_id = settings.id,
+                    code = fault.code(),
+                    "cannot ask the server how far it is: {fault}"
+                );
             }
             Err(_) => {}
         }

@@ -28,9 +28,10 @@ const BUFFER_BYTES: usize = 256 << 10;
 /// Buffers between the thread and the pipeline.
 const CHANNEL_BUFFERS: usize = 2;
 /// A read of at least so many bytes means that the server is ahead.
-const GULP_BYTES: usize = 8 << 10;
-/// How long the socket is left to fill then.
-const GULP_PAUSE: Duration = Duration::from_micros(400);
+const GULP_BYTES: usize = 4 << 10;
+/// How long the socket is left to fill then: so long that a gulp comes to a good part of a buffer, between these bounds.
+const GULP_PAUSE_MIN: Duration = Duration::from_micros(300);
+const GULP_PAUSE_MAX: Duration = Duration::from_millis(3);
 /// Longest frame: PostgreSQL's own limit of a message, 1 GiB, and a header.
 const FRAME_LIMIT: usize = (1 << 30) + 64;
 /// How long the server may take to accept a status.
@@ -114,7 +115,7 @@ impl Stream {
             flushed: start,
             status_interval,
             status_due: Instant::now(),
-            behind: false,
+            gulp_pause: None,
         };
         let thread = std::thread::Builder::new()
             .name("postgres stream".into())
@@ -198,7 +199,8 @@ struct Worker {
     flushed: Lsn,
     status_interval: Duration,
     status_due: Instant,
-    behind: bool,
+    /// While the server is ahead: how long the socket is left to fill.
+    gulp_pause: Option<Duration>,
 }
 
 impl Worker {
@@ -225,10 +227,9 @@ impl Worker {
                 self.wait(false, until_status)?;
                 continue;
             }
-            if self.behind {
-                std::thread::sleep(GULP_PAUSE);
-            } else {
-                self.wait(true, until_status)?;
+            match self.gulp_pause {
+                Some(pause) => std::thread::sleep(pause),
+                None => self.wait(true, until_status)?,
             }
             self.read()?;
             self.scan()?;
@@ -336,7 +337,14 @@ impl Worker {
                 Err(e) => return Err(error::lost_connection("streaming", &e)),
             }
         }
-        self.behind = self.filled - before >= GULP_BYTES;
+        let pause = self.gulp_pause.unwrap_or(GULP_PAUSE_MIN);
+        self.gulp_pause = match self.filled - before {
+            ..GULP_BYTES => None,
+            n if n < 2 * GULP_BYTES => Some(GULP_PAUSE_MIN),
+            n if n < BUFFER_BYTES / 8 * 3 => Some((pause * 2).min(GULP_PAUSE_MAX)),
+            n if n > BUFFER_BYTES / 8 * 7 => Some((pause / 2).max(GULP_PAUSE_MIN)),
+            _ => Some(pause),
+        };
         Ok(())
     }
 

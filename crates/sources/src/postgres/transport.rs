@@ -35,13 +35,17 @@ impl Transport {
         } else {
             let addresses = (host, port).to_socket_addrs().map_err(|e| unreachable(&e))?;
             let mut last = io::Error::other("the name has no address");
-            let connected = addresses.into_iter().find_map(|address| {
-                TcpStream::connect_timeout(&address, timeout).map_err(|e| last = e).ok()
-            });
+            let connected = addresses
+                .into_iter()
+                .find_map(|address| TcpStream::connect_timeout(&address, timeout).map_err(|e| last = e).ok());
             let stream = connected.ok_or_else(|| unreachable(&last))?;
             // A peer that vanished without a word is noticed also while nothing is to be sent.
-            let keepalive = socket2::TcpKeepalive::new().with_time(Duration::from_secs(30)).with_interval(Duration::from_secs(10));
-            let options = stream.set_nodelay(true).and_then(|()| socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive));
+            let keepalive = socket2::TcpKeepalive::new()
+                .with_time(Duration::from_secs(30))
+                .with_interval(Duration::from_secs(10));
+            let options = stream
+                .set_nodelay(true)
+                .and_then(|()| socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive));
             options.map_err(|e| unreachable(&e))?;
             Socket::Tcp(stream)
         };
@@ -68,7 +72,12 @@ impl Transport {
     }
 
     /// Makes the TLS handshake.
-    pub(super) fn encrypt(&mut self, config: Arc<rustls::ClientConfig>, host: &str, timeout: Duration) -> Result<(), Fault> {
+    pub(super) fn encrypt(
+        &mut self,
+        config: Arc<rustls::ClientConfig>,
+        host: &str,
+        timeout: Duration,
+    ) -> Result<(), Fault> {
         let name = deltaforge_net::tls::server_name(host)?;
         let mut tls = rustls::ClientConnection::new(config, name)
             .map_err(|e| Fault::config("postgres.tls", format!("TLS cannot start: {e}")))?;

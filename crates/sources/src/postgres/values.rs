@@ -43,8 +43,13 @@ pub enum Codec {
     Interval,
     /// An array: its elements and the character between them.
     Array(Box<Codec>, u8),
-    /// A composite: its members.
-    Composite(Vec<(String, Codec)>),
+    /// A composite.
+    Composite {
+        /// Its members.
+        members: Vec<(String, Codec)>,
+        /// None was ever removed, so a value with fewer has the first of them.
+        only_grew: bool,
+    },
     /// `hstore`.
     Hstore,
     /// Everything else: the server's text.
@@ -55,7 +60,7 @@ impl Codec {
     /// Whether its values hold composites at any depth.
     pub(super) fn has_composites(&self) -> bool {
         match self {
-            Codec::Composite(_) => true,
+            Codec::Composite { .. } => true,
             Codec::Array(element, _) => element.has_composites(),
             _ => false,
         }
@@ -72,7 +77,7 @@ type Read<T = ()> = Result<T, Unreadable>;
 const MAX_DEPTH: u32 = 64;
 
 /// Writes the cell for a text. False when the text did not read as its type and was given as text (or, when it is not UTF-8,
-/// as bytes) instead.
+/// as bytes) instead, or when it has fewer members than its type.
 #[inline]
 pub fn write(codec: &Codec, text: &[u8], cell: &mut CellWriter<'_>) -> bool {
     match simple(codec, text) {
@@ -117,7 +122,12 @@ fn simple<'a>(codec: &Codec, text: &'a [u8]) -> Option<Read<Value<'a>>> {
         Codec::Oid => int(text).and_then(|n| u64::try_from(n).map_err(|_| Unreadable)).map(Value::Uint),
         Codec::Float4 => float(text).map(Value::Float32),
         Codec::Float8 => float(text).map(Value::Float64),
-        Codec::Bytea | Codec::Json | Codec::Uuid | Codec::Array(..) | Codec::Composite(_) | Codec::Hstore => return None,
+        Codec::Bytea
+        | Codec::Json
+        | Codec::Uuid
+        | Codec::Array(..)
+        | Codec::Composite { .. }
+        | Codec::Hstore => return None,
     })
 }
 
@@ -140,10 +150,8 @@ fn build(codec: &Codec, text: &[u8], cell: &mut CellWriter<'_>, depth: u32) -> R
             cell.put(Value::Uuid(&uuid(text)?));
             Ok(true)
         }
-        Codec::Array(element, delimiter) => {
-            nested::whole_array(text, element, *delimiter, cell, depth)
-        }
-        Codec::Composite(members) => nested::composite(text, members, cell, depth),
+        Codec::Array(element, delimiter) => nested::whole_array(text, element, *delimiter, cell, depth),
+        Codec::Composite { members, only_grew } => nested::composite(text, members, *only_grew, cell, depth),
         Codec::Hstore => nested::hstore(text, cell).map(|()| true),
         simple_codec => match simple(simple_codec, text) {
             Some(Ok(value)) => {

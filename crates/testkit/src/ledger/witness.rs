@@ -42,7 +42,7 @@ pub fn witnessed(text: &str, tables: &[(&str, &[&str])]) -> Vec<Change> {
             // One line for all tables of the statement.
             let of = |name: &&str| tables.iter().any(|(table, _)| table == name);
             let names: Vec<&str> = table.split(", ").filter(of).collect();
-            return Some(names.into_iter().map(|name| truncate(name)).collect());
+            return Some(names.into_iter().map(truncate).collect());
         }
         let (_, key) = tables.iter().find(|(name, _)| *name == table)?;
         let (op, row) = rest.split_once(": ").unwrap_or_else(|| panic!("test_decoding: {line}"));
@@ -54,7 +54,10 @@ pub fn witnessed(text: &str, tables: &[(&str, &[&str])]) -> Vec<Change> {
         };
         // With an old key or an old row the new row follows after it.
         let row = row.split_once("new-tuple: ").map_or(row, |(_, new)| new);
-        let key: Vec<&str> = key.iter().map(|column| value(row, column).unwrap_or_else(|| panic!("{column}: {line}"))).collect();
+        let key: Vec<&str> = key
+            .iter()
+            .map(|column| value(row, column).unwrap_or_else(|| panic!("{column}: {line}")))
+            .collect();
         Some(vec![Change { table: table.to_owned(), op, key: key.join(",") }])
     };
     text.lines().filter_map(change).flatten().collect::<Vec<Change>>()

@@ -131,7 +131,10 @@ impl World {
         }
         let columns = event.table().columns.len();
         let table = event.table().name.table.as_bytes();
-        if event.op() != change.op || columns != 3 + usize::from(change.shape) || table != [b't', b'0' + change.table] {
+        if event.op() != change.op
+            || columns != 3 + usize::from(change.shape)
+            || table != [b't', b'0' + change.table]
+        {
             return Some(format!("event {index} is {event:?} instead of {change:?}"));
         }
         let row = match change.op {
@@ -155,7 +158,10 @@ impl World {
         let mut last = None;
         for event in batch.events() {
             let (table, number) = (event.table_index(), event.table().sequence);
-            let Some(index) = event_index(event.id()).filter(|i| *i < self.log.len() && last != Some(table)) else { continue };
+            let Some(index) = event_index(event.id()).filter(|i| *i < self.log.len() && last != Some(table))
+            else {
+                continue;
+            };
             last = Some(table);
             let change = &self.log.changes[index as usize];
             let known = *facts.schema_numbers.entry((change.table, change.shape)).or_insert(number);
@@ -188,10 +194,12 @@ impl World {
         let settings = of_run.batch;
         // A builder and its spare: capacities are powers of two, a slot is below 200 bytes.
         let events = settings.max_events.min(settings.max_bytes / 400 + 1);
-        let batch = 4 * (settings.max_bytes.min(events * MAX_EVENT_BYTES) + MAX_EVENT_BYTES) + 400 * (events + 4);
+        let batch =
+            4 * (settings.max_bytes.min(events * MAX_EVENT_BYTES) + MAX_EVENT_BYTES) + 400 * (events + 4);
         let ceiling = self.plan.memory_limit.min(self.plan.process_limit) + 2 * batch as u64;
         let refuses = self.plan.sinks.iter().any(|s| s.refuses_every.is_some());
-        let alive: usize = facts.batches.iter().filter_map(std::sync::Weak::upgrade).map(|b| b.memory_bytes()).sum();
+        let alive: usize =
+            facts.batches.iter().filter_map(std::sync::Weak::upgrade).map(|b| b.memory_bytes()).sum();
         let several = facts.runs.iter().filter(|r| !r.over).count() > 1;
         drop(facts);
         if held > ceiling {
@@ -232,6 +240,18 @@ impl World {
         }
     }
 
+    /// How far an engine has come by itself, as the policy counts.
+    pub(super) fn reached_by(&self, run: &Run) -> u64 {
+        let lanes = run.lanes.iter().enumerate();
+        let mut reached: Vec<u64> = match self.plan.policy {
+            CommitPolicy::Quorum(_) => lanes.map(|(_, lane)| lane.next.unwrap_or(0)).collect(),
+            _ => lanes.filter(|(n, _)| self.plan.must_reach(*n)).map(|(_, lane)| lane.next.unwrap_or(0)).collect(),
+        };
+        reached.sort_unstable_by(|a, b| b.cmp(a));
+        let counted = if let CommitPolicy::Quorum(n) = self.plan.policy { n } else { reached.len() };
+        counted.checked_sub(1).and_then(|n| reached.get(n).copied()).unwrap_or(0)
+    }
+
     /// I1 before a save: the place is an end that was read, everything before it is acknowledged, and it never goes back.
     pub(super) fn check_save(&self, run: usize, checkpoint: &Checkpoint) {
         let facts = self.facts();
@@ -239,11 +259,14 @@ impl World {
         let place = lsn(&checkpoint.position);
         let Some((lsn, bound)) = place.and_then(|lsn| Some((lsn, self.log.bound(lsn)?))) else {
             drop(facts);
-            return self.violated(format!("run {run} saves {}, which is inside a transaction", checkpoint.position));
+            return self
+                .violated(format!("run {run} saves {}, which is inside a transaction", checkpoint.position));
         };
         let (index, settled) = (bound + checkpoint.events_done, facts.settled.max(facts.origin.unwrap_or(0)));
         if self.plan.counts_acknowledgements() && index > settled {
-            wrong.push(format!("saves {lsn} (event {index}) while everything is acknowledged only up to {settled}"));
+            wrong.push(format!(
+                "saves {lsn} (event {index}) while everything is acknowledged only up to {settled}"
+            ));
         }
         if lsn > facts.read {
             wrong.push(format!("saves {lsn}, and nobody was given more than {}", facts.read));
@@ -266,6 +289,9 @@ impl World {
         }
         for progress in &checkpoint.sinks {
             let sink = self.plan.sinks.iter().position(|s| s.id == progress.sink);
+            if sink.is_some_and(|s| self.plan.sinks[s].refuses_every.is_some()) {
+                continue; // A batch whose only event is refused counts as taken.
+            }
             let says = super::log::lsn(&progress.position).and_then(|lsn| self.log.bound(lsn));
             let newest = sink.and_then(|s| facts.acknowledged.iter().rposition(|bits| bits & (1 << s) > 0));
             if says.is_none_or(|says| says > newest.map_or(facts.origin.unwrap_or(0), |n| n as u64 + 1)) {

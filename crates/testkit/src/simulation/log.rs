@@ -65,7 +65,8 @@ impl Log {
             tables: rng.range(1, 4) as u8,
             keys: rng.scale(1, 60) as u16,
         };
-        let mut making = Making { lsn: 0, at: Duration::ZERO, shapes: vec![0; log.tables.into()], rows: log.empty() };
+        let mut making =
+            Making { lsn: 0, at: Duration::ZERO, shapes: vec![0; log.tables.into()], rows: log.empty() };
         while (log.changes.len() as u64) < traits.events {
             let burst = rng.scale(1, 40);
             making.at += Duration::from_millis(rng.range(0, traits.gap_ms));
@@ -74,6 +75,12 @@ impl Log {
                 let left = traits.events.saturating_sub(log.changes.len() as u64).max(1);
                 log.grow(&mut making, traits, rng, left);
             }
+        }
+        // All of it while things fail.
+        let (took, most) = (making.at.as_secs_f64(), traits.calm_at.as_secs_f64() * 0.95);
+        if took > most {
+            log.entries.iter_mut().for_each(|e| e.at = e.at.mul_f64(most / took));
+            making.at = making.at.mul_f64(most / took);
         }
         // What comes once all faults have ceased: every engine has something to save then, and an idle place ends the log.
         making.at = making.at.max(traits.calm_at);
@@ -240,7 +247,8 @@ pub(super) fn payload(index: u64) -> &'static str {
 
 /// A table's shape after so many schema changes.
 pub(super) fn table_schema(table: u8, shape: u8) -> TableSchema {
-    let column = |name: String, type_name: &str| Column { name, type_name: type_name.into(), nullable: Some(true) };
+    let column =
+        |name: String, type_name: &str| Column { name, type_name: type_name.into(), nullable: Some(true) };
     let first = FIRST_COLUMNS.iter().map(|(name, type_name)| column((*name).into(), type_name));
     let added = (1..=shape).map(|n| column(format!("added_{n}"), "integer"));
     TableSchema::new(

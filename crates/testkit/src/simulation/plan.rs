@@ -85,7 +85,6 @@ impl Weather {
         self.outages.iter().copied().find(|o| o.from <= now && now < o.to)
     }
 
-
     /// A moment after `now` that lies in rough weather still.
     pub(super) fn until(&self, now: Duration, wanted: Duration) -> Duration {
         (now + wanted).min(self.calm_at.max(now))
@@ -167,7 +166,12 @@ impl Plan {
             6..9 => rng.range(1000, 4000),
             _ => rng.range(4000, 9000),
         };
-        let log = LogTraits { events, largest: rng.pick(&[3, 30, 5000, 5000]), gap_ms: rng.scale(10, 4000), calm_at };
+        let log = LogTraits {
+            events,
+            largest: rng.pick(&[3, 30, 5000, 5000]),
+            gap_ms: rng.scale(10, 4000),
+            calm_at,
+        };
         for sink in &mut sinks {
             roll_misfortunes(rng, sink, policy, fair, events);
         }
@@ -222,7 +226,11 @@ impl Plan {
 fn roll_batch(rng: &mut Rng, small: bool) -> BatchSettings {
     BatchSettings {
         max_events: rng.pick(&[1, 3, 10, 50, 200, 1000, 4000]),
-        max_bytes: if small { rng.pick(&[2_000, 8_000, 30_000, 100_000]) } else { rng.pick(&[3_000, 50_000, 1 << 20, 1 << 20]) },
+        max_bytes: if small {
+            rng.pick(&[2_000, 8_000, 30_000, 100_000])
+        } else {
+            rng.pick(&[3_000, 50_000, 1 << 20, 1 << 20])
+        },
         max_wait: rng.millis(5, 1000),
         respect_source_tx: rng.chance(600),
         max_inflight: rng.range(1, 8) as usize,
@@ -234,7 +242,12 @@ fn roll_sink(rng: &mut Rng, number: u64, calm_at: Duration, fair: bool) -> SinkT
     SinkTraits {
         id: format!("sink{number}"),
         required,
-        retry: RetryPolicy { initial_ms: rng.scale(20, 1000), max_ms: rng.range(1000, 5000), jitter: 0.0, max_attempts: 0 },
+        retry: RetryPolicy {
+            initial_ms: rng.scale(20, 1000),
+            max_ms: rng.range(1000, 5000),
+            jitter: 0.0,
+            max_attempts: 0,
+        },
         weather: Weather::roll(rng, calm_at, fair),
         accept_ms: rng.pick(&[0, 0, 3, 30]),
         acknowledge_ms: rng.pick(&[1, 5, 50, 300]),

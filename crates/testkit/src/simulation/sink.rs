@@ -124,7 +124,9 @@ impl Sink for SimSink {
     async fn close(self: Box<Self>) {
         let session = self.session();
         if !session.waiting.is_empty() && !session.dead {
-            session.world.violated(format!("sink{} is closed before it has acknowledged everything", session.sink));
+            session
+                .world
+                .violated(format!("sink{} is closed before it has acknowledged everything", session.sink));
         }
     }
 }
@@ -171,7 +173,9 @@ impl Session {
         let Session { world, run, sink, rng, .. } = self;
         world.trace(|| {
             let ids = (batch.event(0), batch.event(batch.len().saturating_sub(1)));
-            let index = |e: Option<deltaforge_core::Event<'_>>| e.and_then(|e| event_index(e.id())).unwrap_or_default();
+            let index = |e: Option<deltaforge_core::Event<'_>>| {
+                e.and_then(|e| event_index(e.id())).unwrap_or_default()
+            };
             let (first, last) = (index(ids.0), index(ids.1));
             format!("run {run} sink{sink} is given {}: {first}..={last} {:?}", delivery.seq.0, batch.end())
         });
@@ -204,13 +208,16 @@ impl Session {
         if fails && self.rng.chance(500) {
             if self.rng.chance(traits.ambiguous_per_mille) {
                 self.apply_through(u64::MAX);
-                world.trace(|| format!("sink{} applies {} and says that it failed", self.sink, delivery.seq.0));
+                world.trace(|| {
+                    format!("sink{} applies {} and says that it failed", self.sink, delivery.seq.0)
+                });
                 world.apply(self.sink, batch);
             }
             return Fate::Refused(Fault::retry("sim.timeout", "no answer in time").kind(Kind::Timeout));
         }
         let stalls = self.rng.chance(traits.stalls_per_mille);
-        let takes = if stalls { self.rng.millis(3000, 25_000) } else { self.rng.millis(0, traits.acknowledge_ms) };
+        let takes =
+            if stalls { self.rng.millis(3000, 25_000) } else { self.rng.millis(0, traits.acknowledge_ms) };
         let at = self.in_turn(traits.weather.until(now, takes));
         let applies_at_once = self.rng.chance(if fails { traits.ambiguous_per_mille } else { 300 });
         Fate::Accepted { at, applies_at_once, fails }
@@ -234,10 +241,14 @@ impl Session {
         };
         let id = batch.events().map(|e| e.id()).find(|id| is_refused(*id))?;
         if traits.poison.is_some() {
-            self.world.facts().runs[self.run].doomed = Some((self.world.now(), POISON));
+            self.world.facts().runs[self.run].doomed.push((self.world.now(), POISON));
         }
         self.world.trace(|| format!("sink{} refuses event {:?}", self.sink, event_index(id)));
-        Some(Fault::new(Class::Data, POISON, "the target does not take this event").kind(Kind::Rejected).event(id))
+        Some(
+            Fault::new(Class::Data, POISON, "the target does not take this event")
+                .kind(Kind::Rejected)
+                .event(id),
+        )
     }
 
     fn panics(&mut self) -> bool {
@@ -249,7 +260,7 @@ impl Session {
             return false;
         }
         facts.panics += 1;
-        facts.runs[self.run].doomed = Some((now, "engine.task_ended"));
+        facts.runs[self.run].doomed.push((now, "engine.task_ended"));
         true
     }
 

@@ -20,6 +20,10 @@ use std::time::Duration;
 /// The key in the store.
 pub(super) const SOURCE_ID: &str = "simulated";
 
+/// Somebody else reads, where only one may.
+pub(super) const BUSY: &str = "sim.busy";
+/// The place is gone.
+const PRUNED: &str = "sim.pruned";
 /// The doom of a loop that broke down in the source: it says nothing any more.
 pub(super) const LOOP_BROKE_DOWN: &str = "the loop broke down";
 
@@ -66,7 +70,8 @@ impl SourcePlan for SimSourcePlan {
         }
         let session = rng.next();
         self.take_reader(session)?;
-        let start = self.place(context.resume.as_ref().map(|c| &c.position)).inspect_err(|_| self.leave(session))?;
+        let start =
+            self.place(context.resume.as_ref().map(|c| &c.position)).inspect_err(|_| self.leave(session))?;
         world.trace(|| format!("run {} source open at {start}", self.run));
         let next_outage = traits.weather.next_outage(world.now()).filter(|_| rng.chance(800));
         let source = SimSource {
@@ -107,7 +112,7 @@ impl SimSourcePlan {
             Reader::GoneBy(at) => now < at,
         };
         if busy && self.world.plan.source.exclusive {
-            return Err(Fault::retry("sim.busy", "somebody else reads").kind(Kind::Connect));
+            return Err(Fault::retry(BUSY, "somebody else reads").kind(Kind::Connect));
         }
         facts.reader = Reader::Session(session);
         Ok(())
@@ -136,9 +141,14 @@ impl SimSourcePlan {
             return Ok(start);
         };
         let run = &mut facts.runs[self.run];
-        let due = run.given;
+        let (due, epoch) = (run.given, run.epoch);
         let place = lsn(resume).filter(|lsn| world.log.bound(*lsn).is_some());
         run.given = place;
+        if facts.runs.iter().any(|other| other.epoch > epoch) && place.is_some_and(|place| place < pruned) {
+            // It was replaced while it waited for its turn to read, and does not know.
+            facts.runs[self.run].doomed.push((world.now(), PRUNED));
+            return Err(Fault::lost(PRUNED, "the log no longer holds the place"));
+        }
         drop(facts);
         let Some(place) = place else {
             world.violated(format!("run {} resumes at {resume}, which is inside a transaction", self.run));
@@ -149,7 +159,7 @@ impl SimSourcePlan {
         }
         if place < pruned {
             world.violated(format!("run {} resumes at {place}, the log begins at {pruned}", self.run));
-            return Err(Fault::lost("sim.pruned", "the log no longer holds the place"));
+            return Err(Fault::lost(PRUNED, "the log no longer holds the place"));
         }
         Ok(place)
     }
@@ -246,7 +256,7 @@ impl SimSource {
         run.fills += 1;
         if Some(run.fills) == panics_at && facts.panics == 0 && !self.world.is_calm() {
             facts.panics += 1;
-            facts.runs[self.run].doomed = Some((now, LOOP_BROKE_DOWN));
+            facts.runs[self.run].doomed.push((now, LOOP_BROKE_DOWN));
             drop(facts);
             panic!("simulated: the source breaks down");
         }
@@ -260,7 +270,9 @@ impl SimSource {
     fn break_down(&mut self, why: &str) -> Fault {
         self.broken = true;
         self.world.facts().runs[self.run].breaks += 1;
-        self.world.trace(|| format!("run {} source breaks in entry {} row {}: {why}", self.run, self.entry, self.row));
+        self.world.trace(|| {
+            format!("run {} source breaks in entry {} row {}: {why}", self.run, self.entry, self.row)
+        });
         unreachable(why)
     }
 
@@ -285,6 +297,7 @@ impl SimSource {
         let arrived = world.log.entries.get(self.entry).is_some_and(|e| e.at <= now);
         if arrived && budget == 0 {
             self.next_at = now + self.gap(is_rough);
+            world.facts().runs[self.run].silent_until = self.next_at;
         }
         Ok(if arrived && self.next_at <= now { Fill::More } else { Fill::Idle })
     }
@@ -357,7 +370,9 @@ impl SimSource {
                 Ok(())
             }
             Op::Delete => event.before(columns, key_only),
-            Op::Update if index % 3 == 0 => event.before(columns, whole).and_then(|()| event.after(columns, whole)),
+            Op::Update if index % 3 == 0 => {
+                event.before(columns, whole).and_then(|()| event.after(columns, whole))
+            }
             _ => event.after(columns, whole),
         };
         event.finish(event_id(index));

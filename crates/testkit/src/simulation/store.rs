@@ -39,7 +39,8 @@ impl SimStore {
         let has_effect = rng.chance(traits.ambiguous_per_mille);
         if let Some(outage) = traits.weather.outage(now) {
             let hangs = if outage.hangs { outage.to - now } else { before };
-            let fails = rng.chance(if outage.hangs { 300 } else { 1000 }).then_some(has_effect && outage.hangs);
+            let fails =
+                rng.chance(if outage.hangs { 300 } else { 1000 }).then_some(has_effect && outage.hangs);
             return if has_effect {
                 Fate { before, after: hangs, fails }
             } else {
@@ -74,7 +75,7 @@ impl SimStore {
         let run = &mut facts.runs[self.run];
         if Some(run.saves) == panics_at && facts.panics == 0 && !self.world.is_calm() {
             facts.panics += 1;
-            facts.runs[self.run].doomed = Some((now, "engine.task_ended"));
+            facts.runs[self.run].doomed.push((now, "engine.task_ended"));
             drop(facts);
             panic!("simulated: the store breaks down");
         }
@@ -91,7 +92,8 @@ impl CheckpointStore for SimStore {
         let acquire = async {
             let lease = self.inner.acquire(source_id, pipeline).await?;
             let mut facts = self.world.facts();
-            let place = lease.checkpoint.as_ref().and_then(|c| Some((super::log::lsn(&c.position)?, c.events_done)));
+            let place =
+                lease.checkpoint.as_ref().and_then(|c| Some((super::log::lsn(&c.position)?, c.events_done)));
             let saved = facts.saved;
             let run = &mut facts.runs[self.run];
             run.epoch = Some(lease.epoch);
@@ -120,7 +122,9 @@ impl CheckpointStore for SimStore {
         let save = async {
             let version = self.inner.save(checkpoint, epoch).await?;
             self.world.note_saved(self.run, checkpoint);
-            self.world.trace(|| format!("run {} saved {} + {}", self.run, checkpoint.position, checkpoint.events_done));
+            self.world.trace(|| {
+                format!("run {} saved {} + {}", self.run, checkpoint.position, checkpoint.events_done)
+            });
             Ok(version)
         };
         self.call("save", save).await
@@ -157,7 +161,12 @@ impl SchemaHistory for SimStore {
         self.call("read schemas", self.inner.schemas(source_id)).await
     }
 
-    async fn append_schemas(&self, source_id: &str, records: &[SchemaRecord], epoch: Epoch) -> Result<(), Fault> {
+    async fn append_schemas(
+        &self,
+        source_id: &str,
+        records: &[SchemaRecord],
+        epoch: Epoch,
+    ) -> Result<(), Fault> {
         let append = async {
             self.inner.append_schemas(source_id, records, epoch).await?;
             let stored = records.last().map_or(0, |r| r.sequence);

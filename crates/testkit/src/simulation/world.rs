@@ -91,10 +91,12 @@ pub(super) struct Run {
     pub(super) deliveries: u64,
     pub(super) acknowledgements: u64,
     pub(super) saves: u64,
+    /// Its source has nothing for it until then.
+    pub(super) silent_until: Duration,
     /// Source sessions that broke.
     pub(super) breaks: u64,
     /// Something happened that must end it, and when.
-    pub(super) doomed: Option<(Duration, &'static str)>,
+    pub(super) doomed: Vec<(Duration, &'static str)>,
     /// It was ended, or has ended.
     pub(super) over: bool,
     pub(super) lanes: Vec<LaneFacts>,
@@ -128,7 +130,8 @@ impl World {
     pub(super) fn new(seed: u64, traces: bool) -> World {
         let plan = Plan::roll(seed);
         let log = Log::generate(&plan.log, &mut Rng::of(seed, "log", 0));
-        let target = Target { tables: log.empty(), seen: vec![false; log.changes.len()], applied: 0, deliveries: 0 };
+        let target =
+            Target { tables: log.empty(), seen: vec![false; log.changes.len()], applied: 0, deliveries: 0 };
         let facts = Facts {
             acknowledged: vec![0; log.changes.len()],
             targets: vec![target; plan.sinks.len()],

@@ -14,7 +14,13 @@ fn skip_bounds(text: &[u8]) -> Read<&[u8]> {
 }
 
 /// An array with all that is around it.
-pub(super) fn whole_array(text: &[u8], element: &Codec, delimiter: u8, cell: &mut CellWriter<'_>, depth: u32) -> Read<bool> {
+pub(super) fn whole_array(
+    text: &[u8],
+    element: &Codec,
+    delimiter: u8,
+    cell: &mut CellWriter<'_>,
+    depth: u32,
+) -> Read<bool> {
     let mut scan = Scan { rest: skip_bounds(text)?, delimiter };
     let clean = array(&mut scan, element, cell, depth)?;
     if scan.rest.is_empty() { Ok(clean) } else { Err(Unreadable) }
@@ -101,14 +107,25 @@ fn unquote(text: &[u8], doubled: bool) -> Read<(Vec<u8>, &[u8])> {
     }
 }
 
-/// `(1,"a ""b""",)`; nothing between two commas is NULL.
-pub(super) fn composite(text: &[u8], members: &[(String, Codec)], cell: &mut CellWriter<'_>, depth: u32) -> Read<bool> {
+/// `(1,"a ""b""",)`; nothing between two commas is NULL. One that is shorter than its type is not clean: the type may be out of
+/// date.
+pub(super) fn composite(
+    text: &[u8],
+    members: &[(String, Codec)],
+    only_grew: bool,
+    cell: &mut CellWriter<'_>,
+    depth: u32,
+) -> Read<bool> {
     let mut rest = text;
     literal(&mut rest, b'(')?;
     let mut clean = true;
     cell.record(|record| {
         for (i, (name, codec)) in members.iter().enumerate() {
             if i > 0 {
+                if only_grew && rest == b")" {
+                    clean = false;
+                    break;
+                }
                 literal(&mut rest, b',')?;
             }
             let value = composite_field(&mut rest)?;

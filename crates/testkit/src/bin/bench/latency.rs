@@ -48,7 +48,12 @@ pub(crate) fn run(bench: &Bench<'_>, reps: usize) {
 
 fn print_run(rep: usize, title: &str, p: &Percentiles) {
     let ms = |us: i64| us as f64 / 1000.0;
-    println!("  run {rep} {title:<14} {} rows, p50 {:.2} ms, p99 {:.2} ms", p.count, ms(p.p50_us), ms(p.p99_us));
+    println!(
+        "  run {rep} {title:<14} {} rows, p50 {:.2} ms, p99 {:.2} ms",
+        p.count,
+        ms(p.p50_us),
+        ms(p.p99_us)
+    );
 }
 
 /// Writes rows at the rate, each marked with the server's clock in microseconds.
@@ -119,8 +124,22 @@ fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
 
 fn recvlogical(bench: &Bench<'_>, slot: &str) -> Percentiles {
     let mut command: Command = bench.server.bin("pg_recvlogical");
-    command.args(["-d", DB, "-S", slot, "--start", "-n", "-f", "-", "-o", "proto_version=1", "-o", "publication_names=bench"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("pg_recvlogical starts");
+    command.args([
+        "-d",
+        DB,
+        "-S",
+        slot,
+        "--start",
+        "-n",
+        "-f",
+        "-",
+        "-o",
+        "proto_version=1",
+        "-o",
+        "publication_names=bench",
+    ]);
+    let mut child =
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("pg_recvlogical starts");
     let mut out = child.stdout.take().expect("its output");
     let reader = std::thread::spawn(move || {
         let (mut marks, mut buffer) = (Marks::default(), vec![0; 1 << 16]);
@@ -203,6 +222,7 @@ fn last_id(reply: &[u8]) -> Option<String> {
             ms.len() == 13 && !seq.is_empty() && (ms.to_string() + seq).bytes().all(|b| b.is_ascii_digit())
         })
     };
-    let lines: Vec<&[u8]> = reply.split(|b| *b == b'\n').map(|l| l.strip_suffix(b"\r").unwrap_or(l)).collect();
+    let lines: Vec<&[u8]> =
+        reply.split(|b| *b == b'\n').map(|l| l.strip_suffix(b"\r").unwrap_or(l)).collect();
     lines.iter().rev().find(|l| is_id(l)).map(|l| String::from_utf8_lossy(l).into_owned())
 }

@@ -69,7 +69,11 @@ fn main() {
     let options = options();
     let binary = build();
     println!("# dev.sh bench pg: {} rows, {} repetitions, {:?}", options.rows, options.reps, options.version);
-    println!("machine: {} cores; other load before the start: {:.2} cores", process::cores(), process::other_load());
+    println!(
+        "machine: {} cores; other load before the start: {:.2} cores",
+        process::cores(),
+        process::other_load()
+    );
     let settings = [
         ("max_replication_slots", "64"),
         ("max_wal_senders", "64"),
@@ -82,26 +86,38 @@ fn main() {
     ];
     let settings = settings.map(|(n, v)| (n.to_string(), v.to_string())).to_vec();
     for shape in &options.shapes {
-        let server = Postgres::start(options.version, &PgOptions { settings: settings.clone(), ..PgOptions::default() });
+        let server = Postgres::start(
+            options.version,
+            &PgOptions { settings: settings.clone(), ..PgOptions::default() },
+        );
         let server = server.expect("PostgreSQL starts");
         let redis = Redis::start(&RedisOptions::default()).expect("Redis starts");
         drain(&options, *shape, &Bench { server: &server, redis: &redis, binary: &binary });
     }
     if options.million {
-        let server = Postgres::start(options.version, &PgOptions { settings: settings.clone(), ..PgOptions::default() });
+        let server = Postgres::start(
+            options.version,
+            &PgOptions { settings: settings.clone(), ..PgOptions::default() },
+        );
         let redis = Redis::start(&RedisOptions::default()).expect("Redis starts");
         million(&Bench { server: &server.expect("PostgreSQL starts"), redis: &redis, binary: &binary });
     }
     if options.latency {
         let server = Postgres::start(options.version, &PgOptions { settings, ..PgOptions::default() });
         let redis = Redis::start(&RedisOptions::default()).expect("Redis starts");
-        latency::run(&Bench { server: &server.expect("PostgreSQL starts"), redis: &redis, binary: &binary }, options.reps);
+        latency::run(
+            &Bench { server: &server.expect("PostgreSQL starts"), redis: &redis, binary: &binary },
+            options.reps,
+        );
     }
 }
 
 /// Builds the released binary, so that what is measured is what is shipped.
 fn build() -> PathBuf {
-    let status = Command::new(env!("CARGO")).args(["build", "--release", "-p", "runner"]).status().expect("cargo runs");
+    let status = Command::new(env!("CARGO"))
+        .args(["build", "--release", "-p", "runner"])
+        .status()
+        .expect("cargo runs");
     assert!(status.success(), "the binary builds");
     let here = std::env::current_exe().expect("this program has a path");
     here.with_file_name("deltaforge")
@@ -124,7 +140,10 @@ fn drain(options: &Options, shape: Shape, bench: &Bench<'_>) {
         }
     }
     let medians: Vec<Usage> = results.iter().map(|runs| Usage::median(runs)).collect();
-    println!("\n| {} | rows/s | ratio | CPU s per million | ratio | peak RSS MiB | other load |", shape.title());
+    println!(
+        "\n| {} | rows/s | ratio | CPU s per million | ratio | peak RSS MiB | other load |",
+        shape.title()
+    );
     println!("|---|---|---|---|---|---|---|");
     for (reader, usage) in readers.iter().zip(&medians) {
         println!(

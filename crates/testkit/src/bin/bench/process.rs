@@ -118,7 +118,16 @@ fn machine_seconds() -> f64 {
 /// The servers run in sessions of their own but keep this process as an ancestor or carry its marks; we count every process whose
 /// name is one of those that the bench starts.
 fn our_seconds() -> f64 {
-    let ours = ["postgres", "redis-server", "deltaforge", "pg_recvlogical", "pgbench", "bench", "psql", "postgres.real"];
+    let ours = [
+        "postgres",
+        "redis-server",
+        "deltaforge",
+        "pg_recvlogical",
+        "pgbench",
+        "bench",
+        "psql",
+        "postgres.real",
+    ];
     let mut sum = 0.0;
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
