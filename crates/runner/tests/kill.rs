@@ -1,7 +1,7 @@
 //! `kill -9` at random moments under a mixed load: nothing lost, nothing out of order, nothing that never was.
 //!
 //! Writers change a few thousand keys in every way, one transaction has 200,000 rows, Redis stands still part of the
-//! time, and the process dies again and again: while it starts, while it reads, while it delivers, while it saves. What
+//! time or cuts its connections, and the process dies again and again: while it starts, while it reads, while it delivers, while it saves. What
 //! Redis holds in the end must fold to the tables, in the source's order, with contiguous replays only, and hold exactly
 //! the changes that the server's own `test_decoding` saw. All along the stored position must not be behind what the slot
 //! was told (P03): a kill at that moment would lose what lies between.
@@ -19,6 +19,8 @@
 mod support;
 
 use deltaforge_testkit::servers::{PgVersion, Postgres, Redis, RedisOptions};
+use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 use support::load::Load;
@@ -92,11 +94,24 @@ fn run(plan: &Plan, seed: u64) {
         killed_for.as_secs_f64(),
         begun.elapsed().as_secs_f64()
     );
+    println!("{:?}: troubles in the log: {:?}", plan.version, troubles(&home));
     load.check(&postgres, "redis", |ledger| feed_stream(ledger, &redis, "changes"));
     if plan.file {
         load.check(&postgres, "file", |ledger| feed_lines(ledger, &home, "events.jsonl"));
     }
     println!("{:?}: all done in {:.0} s", plan.version, begun.elapsed().as_secs_f64());
+}
+
+/// How often the log of all processes names each code.
+fn troubles(home: &Home) -> BTreeMap<String, u32> {
+    let mut codes = BTreeMap::new();
+    for line in home.lines("log") {
+        let line: Value = serde_json::from_str(&line).unwrap_or_default();
+        if let (Some(code), Some("WARN" | "ERROR")) = (line["code"].as_str(), line["level"].as_str()) {
+            *codes.entry(code.to_owned()).or_default() += 1;
+        }
+    }
+    codes
 }
 
 /// Gives the number of rounds in which Redis stood still.
@@ -130,6 +145,15 @@ fn kill_again_and_again(
         std::thread::sleep(lifetime(random));
         if stalled && !stalled_at_start {
             redis.pause();
+            std::thread::sleep(lifetime(random));
+            if random.one_in(2) {
+                // It may live to see Redis again, having given up on a batch or not.
+                redis.resume();
+                std::thread::sleep(lifetime(random));
+            }
+        } else if !stalled && random.one_in(3) {
+            // Whatever was under way on its connections is cut in two.
+            redis.cli(&["CLIENT", "KILL", "TYPE", "normal"]);
             std::thread::sleep(lifetime(random));
         }
         engine.kill();

@@ -218,13 +218,13 @@ impl Loop {
         let now = (self.measure.delivered_events, self.measure.last_seq);
         let (events, batches) = (now.0 - self.measure.summarised.0, now.1 - self.measure.summarised.1);
         self.measure.summarised = now;
-        if batches > 0 {
+        if let Some(mean_batch_events) = events.checked_div(batches) {
             let lag = self.said.borrow().lag;
             tracing::info!(
                 pipeline = self.spec.name,
                 batches,
                 events,
-                mean_batch_events = events / batches,
+                mean_batch_events,
                 lag_delivered_seconds = lag.delivered_seconds,
                 lag_durable_seconds = lag.durable_seconds,
                 "delivered in the last 10 s"

@@ -1,10 +1,13 @@
 //! The source restarts, crashes, or the network breaks: the engine comes back by itself, from where it was.
 
 use crate::support::load::Load;
-use crate::support::streams::{feed_lines, lsn, metric, stored_lsn, wait_drained};
+use crate::support::session::Session;
+use crate::support::streams::{
+    confirmed_lsn, feed_lines, feed_stream, lsn, metric, redis_sink, stored_lsn, wait_drained,
+};
 use crate::support::{Home, file_sink, pipeline, source};
 use crate::{DRAIN, SOURCE};
-use deltaforge_testkit::servers::{PgVersion, Postgres, Proxy};
+use deltaforge_testkit::servers::{PgVersion, Postgres, Proxy, Redis, RedisOptions};
 use deltaforge_testkit::wait_for;
 use serde_json::Value;
 use std::time::Instant;
@@ -124,4 +127,44 @@ fn a_network_that_stands_still() {
     engine.stop();
     let summary = load.check(&postgres, "file", |ledger| feed_lines(ledger, &home, "events.jsonl"));
     assert_eq!(summary.replays, 0);
+}
+
+/// What was read and is not delivered must not count as flushed when the connection is made again: after a crash it would be
+/// gone.
+#[test]
+fn a_connection_cut_while_the_sink_stands_still() {
+    let (postgres, load) = prepared();
+    let redis = Redis::start(&RedisOptions::default()).unwrap();
+    let proxy = Proxy::start(postgres.port());
+    let dsn =
+        postgres.dsn(&load.database).replace(&format!(":{}", postgres.port()), &format!(":{}", proxy.port()));
+    let document = pipeline("p", &source(&dsn, CAPTURED), &[&redis_sink(&redis.uri(), "changes")]);
+    let home = Home::new(&[("pipeline.yaml", &document)]);
+    let engine = home.start();
+    wait_drained(&engine, &home, SOURCE, &postgres, DRAIN);
+    redis.pause();
+    for round in 0..200 {
+        postgres.psql(&load.database, &format!("update accounts set rev = {round} where id <= 100"));
+    }
+    engine.wait_status("p", "the stall to show", |s| s["error"]["component"] == "r");
+    let mut session = Session::open(&postgres, "postgres");
+    let stored = stored_lsn(&home, SOURCE).unwrap();
+    for cuts in 1..=3 {
+        proxy.cut();
+        wait_for("the connection to be made again", DRAIN, || {
+            metric(&engine, "deltaforge_source_reconnects_total") >= Some(f64::from(cuts))
+        });
+        // Two reports at the least.
+        crate::hold(std::time::Duration::from_secs(2), || {
+            let confirmed = confirmed_lsn(&mut session).unwrap();
+            assert!(confirmed <= stored, "confirmed {confirmed:X}, though only {stored:X} is stored");
+        });
+    }
+    assert_eq!(stored_lsn(&home, SOURCE), Some(stored));
+    engine.kill();
+    redis.resume();
+    let engine = home.start();
+    wait_drained(&engine, &home, SOURCE, &postgres, DRAIN);
+    engine.stop();
+    load.check(&postgres, "redis", |ledger| feed_stream(ledger, &redis, "changes"));
 }

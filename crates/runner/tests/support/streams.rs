@@ -14,7 +14,7 @@ const PAGE: &str = "5000";
 /// A Redis sink, id `r`, tried again soon.
 pub fn redis_sink(uri: &str, stream: &str) -> String {
     format!(
-        "{{ type: redis, config: {{ id: r, uri: '{uri}', stream: {stream}, send_timeout_secs: 2, connect_timeout_secs: 2, \
+        "{{ type: redis, config: {{ id: r, uri: '{uri}', stream: {stream}, send_timeout_secs: 1, connect_timeout_secs: 1, \
          retry: {{ initial_ms: 50, max_ms: 500 }} }} }}"
     )
 }

@@ -1,4 +1,4 @@
-//! The `postgres` source's settings, `spec/config.md` section 5.2 in the repository's documentation.
+//! The `postgres` source's settings, as `docs/src/guide/postgres.md` lists them.
 
 use super::check;
 use super::connection::Target;

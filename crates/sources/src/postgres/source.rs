@@ -57,7 +57,7 @@ impl PostgresSource {
         let replication = prepared.replication;
         let stream = blocking(move || {
             let (transport, received) = replication.start_copy(&command, "starting the stream")?;
-            Stream::start(transport, &received, released, start, interval)
+            Stream::start(transport, &received, released, interval)
         })
         .await?;
         tracing::info!(source_id = settings.id, slot = settings.slot, lsn = %start, "streaming");

@@ -5,8 +5,8 @@
 //! a status at a sixth of `wal_sender_timeout` needs nothing but this thread.
 //!
 //! **Gulps.** A server that is ahead sends each message by itself, and each send wakes a reader that waits on the socket;
-//! the two then spend more on waking than on data. So while there is more to read than a trickle, the thread sleeps a
-//! fraction of a millisecond *without* waiting on the socket, and then reads all that has gathered. Caught up, it waits
+//! the two then spend more on waking than on data. So while there is more to read than a trickle, the thread sleeps about
+//! a millisecond *without* waiting on the socket, and then reads all that has gathered. Caught up, it waits
 //! on the socket and reads at once.
 
 use super::error;
@@ -27,11 +27,15 @@ use tokio::sync::{Notify, mpsc};
 const BUFFER_BYTES: usize = 256 << 10;
 /// Buffers between the thread and the pipeline.
 const CHANNEL_BUFFERS: usize = 2;
-/// A read of at least so many bytes means that the server is ahead.
+/// A read of at least so many bytes means that the server is ahead; two in a row below it, that it no longer is. One alone
+/// says nothing: a server that found the socket full takes a moment to go on.
 const GULP_BYTES: usize = 4 << 10;
-/// How long the socket is left to fill then: so long that a gulp comes to a good part of a buffer, between these bounds.
-const GULP_PAUSE_MIN: Duration = Duration::from_micros(300);
-const GULP_PAUSE_MAX: Duration = Duration::from_millis(3);
+/// How long the socket is left to fill while the server is ahead, at first, and the bounds within which that adapts: a full
+/// buffer means that it was too long, less than three eighths that it may be longer. Much shorter pauses do not let the kernel
+/// grow the socket's own buffer, and the server then waits for us.
+const GULP_PAUSE: Duration = Duration::from_micros(1200);
+const GULP_PAUSE_MIN: Duration = Duration::from_micros(600);
+const GULP_PAUSE_MAX: Duration = Duration::from_micros(2400);
 /// Longest frame: PostgreSQL's own limit of a message, 1 GiB, and a header.
 const FRAME_LIMIT: usize = (1 << 30) + 64;
 /// How long the server may take to accept a status.
@@ -85,7 +89,6 @@ impl Stream {
         transport: Transport,
         received: &BytesMut,
         released: Released,
-        start: Lsn,
         status_interval: Duration,
     ) -> Result<Stream, Fault> {
         let setup = |e| error::lost_connection("starting the stream", &e);
@@ -98,6 +101,9 @@ impl Stream {
             fault: Mutex::new(None),
             broken: Notify::new(),
         });
+        // Not the place where the stream starts: after a break that is the place read up to, of which the sinks may hold
+        // nothing yet. 0/0 claims nothing.
+        let flushed = released.get().and_then(|p| PgPosition::parse(&p).ok()).map_or(Lsn(0), |p| p.lsn);
         let (sender, chunks) = mpsc::channel(CHANNEL_BUFFERS);
         let (spare, spares) = std::sync::mpsc::channel();
         let mut bytes = vec![0; BUFFER_BYTES.max(received.len())];
@@ -112,10 +118,10 @@ impl Stream {
             spares,
             shared: shared.clone(),
             released,
-            flushed: start,
+            flushed,
             status_interval,
             status_due: Instant::now(),
-            gulp_pause: None,
+            gulp: None,
         };
         let thread = std::thread::Builder::new()
             .name("postgres stream".into())
@@ -184,6 +190,33 @@ impl Drop for Stream {
     }
 }
 
+/// How to read a server that is ahead.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Gulp {
+    pause: Duration,
+    /// The last read filled the buffer: there is more, now.
+    at_once: bool,
+    /// The last read was a trickle.
+    trickle: bool,
+}
+
+impl Gulp {
+    /// What a read of `bytes` teaches.
+    fn after(before: Option<Gulp>, bytes: usize, full: bool) -> Option<Gulp> {
+        let trickle = bytes < GULP_BYTES;
+        let Some(Gulp { pause, trickle: was_trickle, .. }) = before else {
+            return (!trickle).then_some(Gulp { pause: GULP_PAUSE, at_once: full, trickle });
+        };
+        let pause = match bytes {
+            _ if full => (pause * 3 / 4).max(GULP_PAUSE_MIN),
+            _ if trickle && was_trickle => return None,
+            GULP_BYTES.. if bytes < BUFFER_BYTES / 8 * 3 => (pause * 3 / 2).min(GULP_PAUSE_MAX),
+            _ => pause,
+        };
+        Some(Gulp { pause, at_once: full, trickle })
+    }
+}
+
 struct Worker {
     transport: Transport,
     buffer: Vec<u8>,
@@ -199,8 +232,8 @@ struct Worker {
     flushed: Lsn,
     status_interval: Duration,
     status_due: Instant,
-    /// While the server is ahead: how long the socket is left to fill.
-    gulp_pause: Option<Duration>,
+    /// While the server is ahead.
+    gulp: Option<Gulp>,
 }
 
 impl Worker {
@@ -227,8 +260,9 @@ impl Worker {
                 self.wait(false, until_status)?;
                 continue;
             }
-            match self.gulp_pause {
-                Some(pause) => std::thread::sleep(pause),
+            match &self.gulp {
+                Some(gulp) if gulp.at_once => {}
+                Some(gulp) => std::thread::sleep(gulp.pause),
                 None => self.wait(true, until_status)?,
             }
             self.read()?;
@@ -337,14 +371,8 @@ impl Worker {
                 Err(e) => return Err(error::lost_connection("streaming", &e)),
             }
         }
-        let pause = self.gulp_pause.unwrap_or(GULP_PAUSE_MIN);
-        self.gulp_pause = match self.filled - before {
-            ..GULP_BYTES => None,
-            n if n < 2 * GULP_BYTES => Some(GULP_PAUSE_MIN),
-            n if n < BUFFER_BYTES / 8 * 3 => Some((pause * 2).min(GULP_PAUSE_MAX)),
-            n if n > BUFFER_BYTES / 8 * 7 => Some((pause / 2).max(GULP_PAUSE_MIN)),
-            _ => Some(pause),
-        };
+        let full = self.filled == self.buffer.len();
+        self.gulp = Gulp::after(self.gulp.take(), self.filled - before, full);
         Ok(())
     }
 
@@ -369,5 +397,31 @@ impl Worker {
             self.scanned += length;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gulps_begin_with_a_flood_and_end_with_two_trickles() {
+        let at = |pause, at_once, trickle| Some(Gulp { pause, at_once, trickle });
+        assert_eq!(Gulp::after(None, GULP_BYTES - 1, false), None, "caught up: the socket is waited on");
+        let begun = Gulp::after(None, GULP_BYTES, false);
+        assert_eq!(begun, at(GULP_PAUSE, false, false));
+        let longer = Gulp::after(begun, BUFFER_BYTES / 4, false);
+        assert_eq!(longer, at(GULP_PAUSE * 3 / 2, false, false));
+        let shorter = Gulp::after(begun, BUFFER_BYTES / 2, true);
+        assert_eq!(shorter, at(GULP_PAUSE * 3 / 4, true, false));
+        let once = Gulp::after(begun, 10, false);
+        assert_eq!(once, at(GULP_PAUSE, false, true));
+        assert_eq!(Gulp::after(once, BUFFER_BYTES / 2, false), begun, "one trickle alone says nothing");
+        assert_eq!(Gulp::after(once, 10, false), None);
+        let mut gulp = begun;
+        (0..20).for_each(|_| gulp = Gulp::after(gulp, GULP_BYTES, false));
+        assert_eq!(gulp.map(|g| g.pause), Some(GULP_PAUSE_MAX));
+        (0..20).for_each(|_| gulp = Gulp::after(gulp, BUFFER_BYTES, true));
+        assert_eq!(gulp.map(|g| g.pause), Some(GULP_PAUSE_MIN));
     }
 }

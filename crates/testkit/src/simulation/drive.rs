@@ -226,7 +226,9 @@ impl Driver {
         if !is_right {
             self.world.violated(format!("run {} ended with {status:?}", engine.run));
         }
-        if is_newest && !self.finished && !engine.is_stopping() {
+        // Whoever is fenced gave way to one that goes on.
+        let goes_on = code == "state.fenced" && !self.engines.is_empty();
+        if is_newest && !self.finished && !engine.is_stopping() && !goes_on {
             self.pause = None;
             self.restart_at = Some(self.world.now() + self.rng.millis(1, 3000));
         }
@@ -306,10 +308,10 @@ impl Driver {
                 ));
             }
         }
-        let metrics = self.engines.last().map(|engine| engine.metrics.clone());
+        let last = self.engines.last().map(|engine| (engine.run, engine.metrics.clone()));
         self.stop(None).await;
-        let run = self.world.facts().runs.len() - 1;
-        let text = metrics.map(|metrics| metrics.render()).unwrap_or_default();
+        let newest = self.world.facts().runs.len() - 1;
+        let (run, text) = last.map_or((newest, String::new()), |(run, metrics)| (run, metrics.render()));
         for sink in 0..self.world.plan.sinks.len() {
             let given_up =
                 if self.finished { u64::MAX } else { given_up(&text, &self.world.plan.sinks[sink].id) };

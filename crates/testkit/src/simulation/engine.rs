@@ -61,6 +61,7 @@ impl Engine {
             budget: budget.clone(),
             released: None,
             from: None,
+            resumed: false,
             from_inside: false,
             given: None,
             rows: 0,

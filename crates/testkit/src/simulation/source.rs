@@ -131,11 +131,16 @@ impl SimSourcePlan {
             let start = if world.plan.source.from_oldest { 0 } else { world.log.head(world.now()) };
             let bound = world.log.bound(start).unwrap_or(0);
             let saved = facts.saved;
-            (facts.origin, facts.read, facts.settled) = (Some(bound), start, bound);
+            let epoch = facts.runs[self.run].epoch;
+            let is_owner = facts.runs.iter().all(|other| other.epoch <= epoch);
+            if is_owner {
+                (facts.origin, facts.read, facts.settled) = (Some(bound), start, bound);
+            }
             let run = &mut facts.runs[self.run];
             (run.from, run.given) = (Some(bound), Some(start));
             drop(facts);
-            if handed_over || saved.is_some() {
+            // One that was replaced meanwhile may begin anywhere: it must not get anywhere, which is checked at its deliveries.
+            if is_owner && (handed_over || saved.is_some()) {
                 world.violated(format!("run {} chooses its start anew", self.run));
             }
             return Ok(start);

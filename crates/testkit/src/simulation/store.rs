@@ -99,6 +99,7 @@ impl CheckpointStore for SimStore {
             run.epoch = Some(lease.epoch);
             if let Some((lsn, done)) = place {
                 run.from = self.world.log.bound(lsn).map(|bound| bound + done);
+                run.resumed = true;
                 run.from_inside = done > 0;
                 run.given = Some(lsn);
             }

@@ -84,6 +84,8 @@ pub(super) struct Run {
     pub(super) from: Option<u64>,
     /// It took a checkpoint inside a transaction over.
     pub(super) from_inside: bool,
+    /// It took a checkpoint over.
+    pub(super) resumed: bool,
     /// End of the last whole transaction or idle place that it was given.
     pub(super) given: Option<u64>,
     pub(super) rows: u64,
