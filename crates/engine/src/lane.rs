@@ -176,6 +176,7 @@ impl Running {
                 return Ok(false);
             }
             let opened = tokio::select! {
+                biased;
                 opened = self.plan.open(&self.context) => opened,
                 () = self.closing.notified(), if !self.is_closing => {
                     self.is_closing = true;
@@ -284,15 +285,24 @@ impl Running {
             return Ok(true);
         }
         if self.is_closing && !self.waited_for {
+            // What is left will never be delivered to this sink: nothing is dropped without being counted.
+            while let Some(Job { seq, batch }) = self.next_in_line() {
+                self.report(LaneNews::GivenUp { seq, events: batch.len() as u64 }).await?;
+            }
             return Ok(false);
         }
-        if spent {
-            self.give_up(fault).await?;
+        if spent && let Some(job) = self.next_in_line() {
+            self.give_up(job, fault).await?;
             return Ok(true);
         }
+        if self.queue_ended && self.again.is_empty() {
+            return Ok(false);
+        }
+        // Also when the attempts are spent and there is nothing to give up, so that the next batch finds the sink well.
         let pause = self.retry.pause(self.attempts, random());
         self.report(LaneNews::Troubled { fault, attempt: self.attempts, pause }).await?;
         tokio::select! {
+            biased;
             () = tokio::time::sleep(pause) => {}
             () = self.closing.notified(), if !self.is_closing => self.is_closing = true,
         }
@@ -318,22 +328,17 @@ impl Running {
         Ok(true)
     }
 
-    /// The attempts are spent: the first batch is given up, or, when none came yet, the next one will be.
-    async fn give_up(&mut self, fault: Fault) -> Result<(), Gone> {
+    /// The batch whose turn it is, if there is one.
+    fn next_in_line(&mut self) -> Option<Job> {
+        self.again.pop_front().or_else(|| self.queue.try_recv().ok())
+    }
+
+    /// The attempts are spent: this batch will never reach the sink.
+    async fn give_up(&mut self, job: Job, fault: Fault) -> Result<(), Gone> {
         let pause = self.retry.pause(self.attempts, random());
         self.report(LaneNews::Troubled { fault, attempt: self.attempts, pause }).await?;
-        let job = match self.again.pop_front() {
-            Some(job) => Some(job),
-            None if self.queue_ended => None,
-            None => self.queue.recv().await,
-        };
-        match job {
-            Some(Job { seq, batch }) => {
-                self.attempts = 0;
-                self.report(LaneNews::GivenUp { seq, events: batch.len() as u64 }).await
-            }
-            None => Err(Gone),
-        }
+        self.attempts = 0;
+        self.report(LaneNews::GivenUp { seq: job.seq, events: job.batch.len() as u64 }).await
     }
 
     async fn report(&mut self, what: LaneNews) -> Result<(), Gone> {

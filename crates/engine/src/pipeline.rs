@@ -91,8 +91,10 @@ async fn run(
             let mut running = Loop::new(spec, store, memory, metrics, commands, said.clone(), taken);
             let ended = running.run().await;
             if let Err(Failure { fault, component }) = &ended {
-                // Closing may take a while, and says by then what it closes for.
+                // Closing may take a while, and says by then what it closes for; not that it would try again.
+                running.mode = Mode::Draining;
                 running.set_trouble(component, fault);
+                running.say();
             }
             Box::pin(running.close(ended.is_ok())).await;
             ended
@@ -479,6 +481,9 @@ impl Loop {
         let (id, metrics) = (plan.id().to_string(), self.metrics.clone());
         let Some(counted) = metrics.sink(sink) else { return Ok(()) };
         match what {
+            // With batches waiting the trouble is over when one is delivered: a full disk can be opened, too, and a status that
+            // says ready between two failures would lie.
+            LaneNews::Connected if self.progress.pending(sink) > 0 => {}
             LaneNews::Connected => self.clear_trouble(&id),
             LaneNews::Delivered { seq, events, bytes, took } => {
                 counted.batch_delivered(events, bytes, took);

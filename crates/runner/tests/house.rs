@@ -2,7 +2,11 @@
 //! stand in a file.
 //!
 //! They look at the sources as text. Comments and tests are taken out first where a rule is about the program only.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "in a test, a panic with a clear message is how a failure is reported")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "in a test, a panic with a clear message is how a failure is reported"
+)]
 
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -60,7 +64,10 @@ fn read(path: &Path) -> String {
 fn program() -> Vec<(String, String)> {
     let is_test = |path: &str| {
         let name = path.rsplit('/').next().unwrap_or_default();
-        path.contains("/src/bin/bench/") || path.contains("/tests/") || name == "tests.rs" || name.ends_with("_tests.rs")
+        path.contains("/src/bin/bench/")
+            || path.contains("/tests/")
+            || name == "tests.rs"
+            || name.ends_with("_tests.rs")
     };
     let found = files().into_iter().map(|path| (shown(&path), path)).filter(|(path, _)| {
         path.starts_with("crates/") && path.contains("/src/") && path.ends_with(".rs") && !is_test(path)
@@ -86,7 +93,9 @@ fn without_comments(code: &str) -> String {
                 continue;
             }
             b'"' => text(rest),
-            b'r' if raw_text(rest).is_some() && !out.last().is_some_and(|b: &u8| is_word(*b) && *b != b'b') => {
+            b'r' if raw_text(rest).is_some()
+                && !out.last().is_some_and(|b: &u8| is_word(*b) && *b != b'b') =>
+            {
                 raw_text(rest).unwrap_or(1)
             }
             b'\'' => character(rest),
@@ -342,14 +351,18 @@ fn prefix_of_code(text: &str) -> Option<&str> {
 
 /// Every fault code of the program, with a file that has it.
 fn codes() -> BTreeMap<String, String> {
-    let program: Vec<_> = program().into_iter().filter(|(path, _)| !path.starts_with("crates/testkit/")).collect();
+    let program: Vec<_> =
+        program().into_iter().filter(|(path, _)| !path.starts_with("crates/testkit/")).collect();
     let mut prefixes = BTreeSet::new();
     for (_, code) in &program {
         for (at, text) in texts(code) {
             let before = code[..at].trim_end();
-            let made = ["Fault::retry(", "Fault::config(", "Fault::lost(", "Fault::bug("].iter().any(|c| before.ends_with(c));
+            let made = ["Fault::retry(", "Fault::config(", "Fault::lost(", "Fault::bug("]
+                .iter()
+                .any(|c| before.ends_with(c));
             let by_class = before.strip_suffix(',').and_then(|b| b.rsplit_once("Fault::new("));
-            let made = made || by_class.is_some_and(|(_, class)| class.trim().bytes().all(|b| is_word(b) || b == b':'));
+            let made = made
+                || by_class.is_some_and(|(_, class)| class.trim().bytes().all(|b| is_word(b) || b == b':'));
             prefixes.extend(prefix_of_code(text).filter(|_| made));
         }
     }
@@ -373,7 +386,9 @@ fn every_fault_code_is_explained() {
     for line in page.lines() {
         let cells: Vec<&str> = line.trim_matches('|').split(" | ").map(str::trim).collect();
         let code = cells[0].strip_prefix('`').and_then(|c| c.strip_suffix('`'));
-        let Some(code) = code.filter(|code| line.starts_with('|') && prefix_of_code(code).is_some()) else { continue };
+        let Some(code) = code.filter(|code| line.starts_with('|') && prefix_of_code(code).is_some()) else {
+            continue;
+        };
         if cells.len() != 4 || cells.iter().any(|cell| cell.is_empty()) {
             wrong.push(format!("{code}: its row needs the meaning, what is done, and what to do"));
         }
@@ -452,7 +467,8 @@ fn links_lead_somewhere() {
                 continue;
             }
             let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
-            let target = if file.is_empty() { path.clone() } else { plain(&path.parent().unwrap().join(file)) };
+            let target =
+                if file.is_empty() { path.clone() } else { plain(&path.parent().unwrap().join(file)) };
             if !target.exists() {
                 broken.push(format!("{}: {link}", shown(&path)));
             } else if !anchor.is_empty() && !anchors(&read(&target)).contains(anchor) {
@@ -468,8 +484,10 @@ fn the_summary_and_the_pages_agree() {
     let book = root().join("docs/src");
     let listed: BTreeSet<PathBuf> =
         links(&read(&book.join("SUMMARY.md"))).iter().map(|link| plain(&book.join(link))).collect();
-    let pages: BTreeSet<PathBuf> =
-        files().into_iter().filter(|path| path.starts_with(&book) && path.extension().is_some_and(|e| e == "md")).collect();
+    let pages: BTreeSet<PathBuf> = files()
+        .into_iter()
+        .filter(|path| path.starts_with(&book) && path.extension().is_some_and(|e| e == "md"))
+        .collect();
     let missing = listed.difference(&pages).map(|path| format!("{} is not there", shown(path)));
     let unlisted = pages.difference(&listed).filter(|path| !path.ends_with("SUMMARY.md"));
     none("docs/src/SUMMARY.md", missing.chain(unlisted.map(|path| format!("{} is not in it", shown(path)))));
@@ -489,11 +507,15 @@ fn files_name_no_machine_and_leave_nothing_unfinished() {
         for (number, line) in read(&path).lines().enumerate() {
             let starts = |(at, _): (usize, &str)| {
                 // In `a/b` and `$A/b` the slash is in the middle of a path.
-                !line[..at].ends_with(|c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '}' | ')'))
+                !line[..at]
+                    .ends_with(|c: char| c.is_alphanumeric() || matches!(c, '.' | '-' | '_' | '}' | ')'))
             };
             let names = |folder: &&str| line.match_indices(*folder).any(starts);
-            let unfinished = |word: &&str| has_word(line, word) && path.extension().is_some_and(|e| e == "rs");
-            if OF_A_MACHINE.iter().any(|folder| names(&folder)) || UNFINISHED.iter().any(|word| unfinished(&word)) {
+            let unfinished =
+                |word: &&str| has_word(line, word) && path.extension().is_some_and(|e| e == "rs");
+            if OF_A_MACHINE.iter().any(|folder| names(&folder))
+                || UNFINISHED.iter().any(|word| unfinished(&word))
+            {
                 found.push(format!("{}:{}: {}", shown(&path), number + 1, line.trim()));
             }
         }

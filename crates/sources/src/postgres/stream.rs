@@ -6,8 +6,9 @@
 //!
 //! **Gulps.** A server that is ahead sends each message by itself, and each send wakes a reader that waits on the socket;
 //! the two then spend more on waking than on data. So while there is more to read than a trickle, the thread sleeps about
-//! a millisecond *without* waiting on the socket, and then reads all that has gathered. Caught up, it waits
-//! on the socket and reads at once.
+//! a millisecond *without* waiting on the socket, and then reads a buffer full. Best is a socket that is never quite
+//! empty: the kernel then joins the server's small sends, and they cost it a third. Caught up, it waits on the socket and
+//! reads at once.
 
 use super::error;
 use super::position::{Lsn, PgPosition};
@@ -30,12 +31,12 @@ const CHANNEL_BUFFERS: usize = 2;
 /// A read of at least so many bytes means that the server is ahead; two in a row below it, that it no longer is. One alone
 /// says nothing: a server that found the socket full takes a moment to go on.
 const GULP_BYTES: usize = 4 << 10;
-/// How long the socket is left to fill while the server is ahead, at first, and the bounds within which that adapts: a full
-/// buffer means that it was too long, less than three eighths that it may be longer. Much shorter pauses do not let the kernel
-/// grow the socket's own buffer, and the server then waits for us.
-const GULP_PAUSE: Duration = Duration::from_micros(1200);
-const GULP_PAUSE_MIN: Duration = Duration::from_micros(600);
-const GULP_PAUSE_MAX: Duration = Duration::from_micros(2400);
+/// How long the socket is left to fill while the server is ahead: at first, at least, at most. In between it adapts so that nearly
+/// every read fills the buffer and leaves something behind: a little shorter after each that does, much longer after one that
+/// emptied the socket, since the server has to get ahead again before its sends are cheap.
+const GULP_PAUSE: Duration = Duration::from_micros(2500);
+const GULP_PAUSE_MIN: Duration = Duration::from_micros(300);
+const GULP_PAUSE_MAX: Duration = Duration::from_micros(4000);
 /// Longest frame: PostgreSQL's own limit of a message, 1 GiB, and a header.
 const FRAME_LIMIT: usize = (1 << 30) + 64;
 /// How long the server may take to accept a status.
@@ -194,8 +195,6 @@ impl Drop for Stream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Gulp {
     pause: Duration,
-    /// The last read filled the buffer: there is more, now.
-    at_once: bool,
     /// The last read was a trickle.
     trickle: bool,
 }
@@ -204,16 +203,16 @@ impl Gulp {
     /// What a read of `bytes` teaches.
     fn after(before: Option<Gulp>, bytes: usize, full: bool) -> Option<Gulp> {
         let trickle = bytes < GULP_BYTES;
-        let Some(Gulp { pause, trickle: was_trickle, .. }) = before else {
-            return (!trickle).then_some(Gulp { pause: GULP_PAUSE, at_once: full, trickle });
+        let Some(Gulp { pause, trickle: was_trickle }) = before else {
+            return (!trickle).then_some(Gulp { pause: GULP_PAUSE, trickle });
         };
-        let pause = match bytes {
-            _ if full => (pause * 3 / 4).max(GULP_PAUSE_MIN),
-            _ if trickle && was_trickle => return None,
-            GULP_BYTES.. if bytes < BUFFER_BYTES / 8 * 3 => (pause * 3 / 2).min(GULP_PAUSE_MAX),
-            _ => pause,
+        let pause = match (full, trickle) {
+            (true, _) => (pause - pause / 32).max(GULP_PAUSE_MIN),
+            (false, false) => (pause + pause / 2).min(GULP_PAUSE_MAX),
+            (false, true) if was_trickle => return None,
+            (false, true) => pause,
         };
-        Some(Gulp { pause, at_once: full, trickle })
+        Some(Gulp { pause, trickle })
     }
 }
 
@@ -261,7 +260,6 @@ impl Worker {
                 continue;
             }
             match &self.gulp {
-                Some(gulp) if gulp.at_once => {}
                 Some(gulp) => std::thread::sleep(gulp.pause),
                 None => self.wait(true, until_status)?,
             }
@@ -406,22 +404,18 @@ mod tests {
 
     #[test]
     fn gulps_begin_with_a_flood_and_end_with_two_trickles() {
-        let at = |pause, at_once, trickle| Some(Gulp { pause, at_once, trickle });
+        let at = |pause, trickle| Some(Gulp { pause, trickle });
         assert_eq!(Gulp::after(None, GULP_BYTES - 1, false), None, "caught up: the socket is waited on");
         let begun = Gulp::after(None, GULP_BYTES, false);
-        assert_eq!(begun, at(GULP_PAUSE, false, false));
-        let longer = Gulp::after(begun, BUFFER_BYTES / 4, false);
-        assert_eq!(longer, at(GULP_PAUSE * 3 / 2, false, false));
-        let shorter = Gulp::after(begun, BUFFER_BYTES / 2, true);
-        assert_eq!(shorter, at(GULP_PAUSE * 3 / 4, true, false));
+        assert_eq!(begun, at(GULP_PAUSE, false));
         let once = Gulp::after(begun, 10, false);
-        assert_eq!(once, at(GULP_PAUSE, false, true));
-        assert_eq!(Gulp::after(once, BUFFER_BYTES / 2, false), begun, "one trickle alone says nothing");
+        assert_eq!(once, at(GULP_PAUSE, true));
         assert_eq!(Gulp::after(once, 10, false), None);
+        assert_eq!(Gulp::after(once, BUFFER_BYTES, false).map(|g| g.trickle), Some(false), "one trickle alone says nothing");
         let mut gulp = begun;
-        (0..20).for_each(|_| gulp = Gulp::after(gulp, GULP_BYTES, false));
+        (0..99).for_each(|_| gulp = Gulp::after(gulp, GULP_BYTES, false));
         assert_eq!(gulp.map(|g| g.pause), Some(GULP_PAUSE_MAX));
-        (0..20).for_each(|_| gulp = Gulp::after(gulp, BUFFER_BYTES, true));
+        (0..99).for_each(|_| gulp = Gulp::after(gulp, BUFFER_BYTES, true));
         assert_eq!(gulp.map(|g| g.pause), Some(GULP_PAUSE_MIN));
     }
 }

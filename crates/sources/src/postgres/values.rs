@@ -2,6 +2,7 @@
 //!
 //! The texts are what the type's output function gives under the settings that `connection.rs` pins. A text that does not
 //! read as its type becomes a text cell and is counted, so that nothing is ever left out or guessed.
+#![doc = include_str!("types.md")]
 
 mod nested;
 

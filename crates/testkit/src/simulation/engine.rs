@@ -46,6 +46,9 @@ pub(super) struct Engine {
 /// A connection that was just made again may be called good for so long.
 const HOPE: Duration = Duration::from_secs(1);
 
+/// A component that is well again is not blamed any more after this.
+const FORGIVEN_WITHIN: Duration = Duration::from_secs(15);
+
 /// A stop that is under way.
 pub(super) type Stop = Pin<Box<dyn Future<Output = (Status, bool)>>>;
 
@@ -149,6 +152,15 @@ impl Engine {
         Some(Box::pin(handle.stop(limit)))
     }
 
+    /// I12, the other way round: nobody is blamed who has long been well.
+    fn check_troubles(&self, world: &World) {
+        let Some(trouble) = self.status.borrow().trouble.clone() else { return };
+        let sink = world.plan.sinks.iter().find(|s| s.id == trouble.component);
+        if sink.is_some_and(|sink| sink.is_well_since(world.now(), FORGIVEN_WITHIN)) {
+            world.violated(format!("run {} blames a sink that is well: {trouble:?}", self.run));
+        }
+    }
+
     /// I12: when nothing moves although something is to be done, the status says so.
     pub(super) fn check_honesty(&mut self, world: &World, is_paused: bool, within: Duration) {
         let now = world.now();
@@ -169,6 +181,7 @@ impl Engine {
         if is_paused || !unsaved || saves != self.saves {
             (self.saves, self.saved_at) = (saves, now);
         }
+        self.check_troubles(world);
         let status = self.status.borrow();
         let pretends =
             status.state == State::Running && status.phase == Phase::Streaming && status.trouble.is_none();

@@ -145,6 +145,15 @@ pub(super) struct StoreTraits {
     pub(super) panics_at: Option<u64>,
 }
 
+impl SinkTraits {
+    /// Whether nothing has been wrong with it for so long.
+    pub(super) fn is_well_since(&self, now: Duration, long: Duration) -> bool {
+        let faultless = self.stalls_per_mille == 0 && self.weather.faults_per_mille == 0;
+        let agrees = self.refuses_every.is_none() && self.poison.is_none() && self.panics_at.is_none();
+        faultless && agrees && now > long && self.weather.outages.iter().all(|o| o.to + long < now || o.from > now)
+    }
+}
+
 impl Plan {
     pub(super) fn roll(seed: u64) -> Plan {
         let rng = &mut Rng::of(seed, "plan", 0);
