@@ -89,8 +89,16 @@ pub trait SourcePlan: Send + Sync {
     /// `Retry` for what may pass, `Config` for what the operator must change, `Lost` when the place is gone.
     async fn open(&self, context: SourceContext) -> Result<Opened, Fault>;
 
-    /// Removes what was made on the server for this source (a slot, a publication); used by a delete that asks for it.
+    /// Removes what this program made on the server for this source (a slot, a publication); used by a delete that asks for it.
     async fn remove(&self) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    /// Whether the source could go on from a place; read-only.
+    ///
+    /// # Errors
+    /// `Lost` when the place is gone; others when the server cannot be asked.
+    async fn reach(&self, _position: &Position) -> Result<(), Fault> {
         Ok(())
     }
 

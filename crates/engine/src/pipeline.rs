@@ -484,7 +484,12 @@ impl Loop {
             // With batches waiting the trouble is over when one is delivered: a full disk can be opened, too, and a status that
             // says ready between two failures would lie.
             LaneNews::Connected if self.progress.pending(sink) > 0 => {}
-            LaneNews::Connected => self.clear_trouble(&id),
+            LaneNews::Connected => {
+                if std::mem::replace(&mut self.measure.connected[sink], true) {
+                    counted.reconnected();
+                }
+                self.clear_trouble(&id);
+            }
             LaneNews::Delivered { seq, events, bytes, took } => {
                 counted.batch_delivered(events, bytes, took);
                 if let Some(ts_us) =
@@ -493,6 +498,7 @@ impl Loop {
                     let since_commit = (clock::unix_micros() - ts_us).max(0) as u64;
                     counted.end_to_end(Duration::from_micros(since_commit));
                 }
+                self.measure.delivered_ms[sink] = clock::unix_millis();
                 self.clear_trouble(&id);
                 let settled = self.progress.delivered(sink, seq);
                 self.settled(&settled);
@@ -506,10 +512,9 @@ impl Loop {
             LaneNews::Troubled { fault, attempt, pause } => {
                 counted.failed(fault.kind_of());
                 counted.retried();
-                if matches!(fault.kind_of(), deltaforge_core::fault::Kind::Connect) {
-                    counted.reconnected();
+                if self.progress.waits_for(sink) {
+                    self.metrics.batch_commit_failed();
                 }
-                self.metrics.batch_commit_failed();
                 tracing::warn!(
                     pipeline = self.spec.name,
                     sink_id = id,

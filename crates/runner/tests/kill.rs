@@ -4,7 +4,7 @@
 //! time or cuts its connections, and the process dies again and again: while it starts, while it reads, while it delivers, while it saves. What
 //! Redis holds in the end must fold to the tables, in the source's order, with contiguous replays only, and hold exactly
 //! the changes that the server's own `test_decoding` saw. All along the stored position must not be behind what the slot
-//! was told (P03): a kill at that moment would lose what lies between.
+//! was told: a kill at that moment would lose what lies between.
 //!
 //! `SEED=n` repeats the moments of a run; `DELTAFORGE_SOAK=1` kills a thousand times.
 

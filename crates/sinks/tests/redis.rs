@@ -255,7 +255,7 @@ async fn tls_modes() {
     assert!(fault.hint_text().is_some_and(|hint| hint.contains("TLS")), "{fault}");
 }
 
-/// P74: memory runs out while batches are in flight; a refused batch leaves nothing behind, and none overtakes it.
+/// Memory runs out while batches are in flight; a refused batch leaves nothing behind, and none overtakes it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn out_of_memory_then_freed() {
     let redis = start(&["--maxmemory", "4mb", "--maxmemory-policy", "noeviction"]);

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use deltaforge_testkit::simulation::{Outcome, simulate};
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -12,6 +13,32 @@ const SEEDS: u64 = 200;
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 /// The last lines of a failed seed's trace.
 const TRACE_SHOWN: usize = 60;
+
+/// What the seeds are for.
+const MUST_HAPPEN: [&str; 22] = [
+    "batches applied without an acknowledgement",
+    "batches that end inside a transaction",
+    "crashes",
+    "deliveries refused",
+    "ended: an event refused",
+    "ended: broke down",
+    "ended: failed otherwise",
+    "ended: fenced",
+    "ended: stopped",
+    "events refused",
+    "pauses",
+    "receipts failed",
+    "resumes",
+    "resumes inside a transaction",
+    "second engines",
+    "sink stalls",
+    "sinks passed over",
+    "source breaks",
+    "source breaks inside a transaction",
+    "stops",
+    "store calls done without an answer",
+    "store faults",
+];
 
 /// The seed that is running, and how many have begun.
 static RUNNING: AtomicU64 = AtomicU64::new(0);
@@ -94,6 +121,7 @@ fn seeds() {
         return;
     }
     let (begun, mut events, mut applied, mut took) = (Instant::now(), 0, 0, Duration::ZERO);
+    let mut tally = BTreeMap::<&str, u64>::new();
     let seeds = number("SEEDS").unwrap_or(SEEDS);
     let first = number("FIRST").unwrap_or(1);
     for seed in first..first + seeds {
@@ -107,9 +135,15 @@ fn seeds() {
             }
             panic!("{}", command(seed));
         }
+        outcome.tally.iter().for_each(|(what, times)| *tally.entry(*what).or_default() += times);
         (events, applied, took) = (events + outcome.events, applied + outcome.applied, took + outcome.took);
     }
     let (virtually, really) = (took.as_secs(), begun.elapsed().as_secs_f64());
+    tally.iter().for_each(|(what, times)| say(&format!("{times:>9} {what}")));
+    if seeds >= SEEDS {
+        let never: Vec<_> = MUST_HAPPEN.iter().filter(|what| !tally.contains_key(*what)).collect();
+        assert!(never.is_empty(), "a simulation in which this never happens shows nothing of it: {never:?}");
+    }
     say(&format!(
         "{seeds} seeds: {events} events, {applied} applied, {virtually} virtual seconds in {really:.1} s"
     ));

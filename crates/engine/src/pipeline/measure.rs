@@ -35,6 +35,9 @@ pub(super) struct Measure {
     /// Events per table of the batch being counted.
     counts: Vec<u64>,
     sinks: usize,
+    /// Per sink: whether it was connected before, and when it acknowledged last, Unix milliseconds.
+    pub(super) connected: Vec<bool>,
+    pub(super) delivered_ms: Vec<i64>,
 }
 
 impl Measure {
@@ -53,6 +56,8 @@ impl Measure {
             counters: Vec::new(),
             counts: Vec::new(),
             sinks: spec.sinks.len(),
+            connected: vec![false; spec.sinks.len()],
+            delivered_ms: vec![0; spec.sinks.len()],
         }
     }
 

@@ -113,6 +113,7 @@ pub(super) async fn take_over(
         tracing::warn!(
             pipeline = spec.name,
             attempt,
+            sleep_ms = pause.as_millis() as u64,
             code = fault.code(),
             reason = fault.message(),
             "the state store is away"

@@ -57,15 +57,14 @@ impl Supervisor {
         let versions = self.0.store.versions(&checkpoint.source_id).await.map_err(Refusal::Store)?;
         let missing =
             || Refusal::CheckpointNotFound(format!("`{pipeline}` has no checkpoint version {version}"));
-        if !versions.iter().any(|stored| stored.version == version) {
-            return Err(missing());
-        }
+        let wanted = versions.iter().find(|stored| stored.version == version).ok_or_else(missing)?;
         let go_back = async || match self.0.store.rollback(&checkpoint.source_id, version).await {
             Ok(rolled) => rolled.ok_or_else(missing),
             Err(fault) => Err(Refusal::Store(fault)),
         };
         let Some(entry) = entry else { return self.describe(go_back().await?).await };
         let mut run = hold(&entry).await?;
+        still_there(&run, &wanted.position).await?;
         let rolled = match entry.status().state {
             State::Stopped => go_back().await,
             State::Paused => {
@@ -153,4 +152,16 @@ fn in_the_way(pipeline: &str, state: State, first: &str) -> Refusal {
     let message = format!("the pipeline `{pipeline}` is {}", state.as_str());
     let verb = if state == State::Failed { "stop" } else { first };
     Refusal::conflict(message, format!("POST /pipelines/{pipeline}/{verb} first"))
+}
+
+/// A place that the source no longer has is no place to go back to. A server that cannot be asked now may have it.
+async fn still_there(run: &super::entry::Run, position: &deltaforge_core::Position) -> Result<(), Refusal> {
+    let Some(spec) = &run.spec else { return Ok(()) };
+    match spec.source.reach(position).await {
+        Err(fault) if fault.class() == deltaforge_core::Class::Lost => Err(Refusal::Conflict {
+            message: format!("the source no longer has that position: {}", fault.message()),
+            hint: fault.hint_text().unwrap_or("choose a later version").into(),
+        }),
+        _ => Ok(()),
+    }
 }

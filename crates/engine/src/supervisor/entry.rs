@@ -181,7 +181,9 @@ pub(super) fn honest(live: &watch::Receiver<Status>) -> Status {
 /// Waits until a loop has got past its start: it streams, retries, is paused, or has ended. Gives what it says after `limit` at
 /// the latest.
 pub(super) async fn settled(mut live: watch::Receiver<Status>, limit: Duration) -> Status {
-    let past_start = |status: &Status| status.state != State::Running || status.phase != Phase::Starting;
+    // One that drains without having been asked to is about to say that it failed.
+    let starts_or_fails = |status: &Status| matches!(status.phase, Phase::Starting | Phase::Draining);
+    let past_start = |status: &Status| status.state != State::Running || !starts_or_fails(status);
     shows(&mut live, limit, past_start).await;
     honest(&live)
 }

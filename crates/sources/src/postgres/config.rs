@@ -14,6 +14,7 @@ use deltaforge_core::source::{Names, Opened, SourceContext, SourceInfo, SourceKi
 use deltaforge_core::{Fault, Position};
 use std::cmp::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// The source type `postgres`.
@@ -46,6 +47,8 @@ pub(super) struct Settings {
     pub(super) full_identity: bool,
     pub(super) status_interval: Duration,
     pub(super) retry: RetryPolicy,
+    /// What a start warns about was said; a reconnect does not repeat it.
+    pub(super) warned: Arc<AtomicBool>,
 }
 
 impl SourceKind for PostgresKind {
@@ -97,6 +100,7 @@ impl SourceKind for PostgresKind {
             full_identity,
             status_interval,
             retry,
+            warned: Arc::default(),
         };
         let info = SourceInfo { connector: "postgresql", fields: FIELDS };
         Some(Arc::new(Plan { settings: Arc::new(settings), info }))
@@ -229,6 +233,11 @@ impl SourcePlan for Plan {
     async fn remove(&self) -> Result<(), Fault> {
         let settings = self.settings.clone();
         blocking(move || setup::remove(&settings)).await
+    }
+
+    async fn reach(&self, position: &Position) -> Result<(), Fault> {
+        let (settings, position) = (self.settings.clone(), position.clone());
+        blocking(move || setup::reach(&settings, &position)).await
     }
 
     fn compare(&self, a: &Position, b: &Position) -> Option<Ordering> {

@@ -57,6 +57,7 @@ fn classify(error: ServerError, what: &str) -> Fault {
         "28P01" | "28000" => Fault::config("postgres.auth", said).kind(Kind::Auth).hint(
             "check user and password of the DSN, and that pg_hba.conf lets this role connect to the database and to `replication`",
         ),
+        "25006" => Fault::config("postgres.read_only", said).kind(Kind::Rejected),
         "3D000" => Fault::config("postgres.no_database", said),
         "42501" => Fault::config("postgres.no_rights", said).kind(Kind::Auth),
         "55006" => {

@@ -283,6 +283,10 @@ fn create_slot(
     let lsn = rows?.first().and_then(|row| row.get(1).cloned().flatten()).as_deref().and_then(Lsn::parse);
     let lsn = lsn.ok_or_else(|| error::protocol("CREATE_REPLICATION_SLOT without a consistent point"))?;
     tracing::info!(source_id = settings.id, slot = settings.slot, lsn = %lsn, "created the replication slot");
+    if comment_of(catalog, &settings.publication).is_ok_and(|comment| comment.starts_with(MADE)) {
+        // Without the right to comment the slot only stays when the pipeline is deleted.
+        let _stays = mark_made(catalog, &settings.publication, &slot_mark(settings));
+    }
     Ok(lsn)
 }
 
@@ -394,7 +398,7 @@ pub(super) fn publish(
     if settings.full_identity && set_full_identity(settings, catalog, &tables)? {
         (tables, _) = candidates(settings, catalog)?;
     }
-    if first {
+    if first && !settings.warned.swap(true, Ordering::Relaxed) {
         check::warn_identities(
             settings,
             tables.iter().map(|t| (t.quoted(), t.identity.as_str(), t.has_identity)),
@@ -410,10 +414,11 @@ pub(super) fn publish(
         &keyed,
         version,
         true,
+        first,
     )?;
     let rest: Vec<&Candidate> = keyless.into_iter().filter(|t| !main.covers(t)).collect();
     let companion =
-        publish_tables(settings, catalog, &insert_only, "insert, truncate", &rest, version, false)?;
+        publish_tables(settings, catalog, &insert_only, "insert, truncate", &rest, version, false, first)?;
     let mut publications = vec![settings.publication.clone()];
     publications.extend(companion.exists.then_some(insert_only));
     Ok(publications)
@@ -484,6 +489,7 @@ fn publish_tables(
     tables: &[&Candidate],
     version: u32,
     wanted: bool,
+    first: bool,
 ) -> Result<Published, Fault> {
     let mut present = published(catalog, name, version)?;
     let missing: Vec<&&Candidate> = tables.iter().filter(|t| !present.covers(t)).collect();
@@ -506,7 +512,7 @@ fn publish_tables(
     };
     if !settings.create_publication {
         if present.exists {
-            tracing::warn!(source_id = settings.id, "tables are matched but not published; run: {sql}");
+            warn_unpublished(settings, &sql, first);
             return Ok(present);
         }
         if !wanted {
@@ -515,11 +521,20 @@ fn publish_tables(
         let message = format!("the publication `{name}` does not exist and `create_publication` is false");
         return Err(Fault::config("postgres.publication_missing", message).hint(format!("{sql};")));
     }
-    if let Err(fault) = catalog.query(&sql, "publishing tables") {
-        if fault.code() == "postgres.no_rights" {
-            return Err(fault.hint(format!("let the tables' owner run: {sql};")));
+    match catalog.query(&sql, "publishing tables") {
+        Ok(_) => {}
+        Err(fault) if matches!(fault.code(), "postgres.no_rights" | "postgres.read_only") => {
+            // What is published already goes on; only a publication that is not there at all stops the start.
+            if present.exists || !wanted {
+                warn_unpublished(settings, &sql, first);
+                return Ok(present);
+            }
+            return Err(fault.hint(format!("let the tables' owner run, on the primary: {sql};")));
         }
-        return Err(fault);
+        Err(fault) => return Err(fault),
+    }
+    if !present.exists {
+        mark_made(catalog, name, "")?;
     }
     tracing::info!(source_id = settings.id, publication = name, tables = list, "published tables");
     present.exists = true;
@@ -527,18 +542,62 @@ fn publish_tables(
     Ok(present)
 }
 
-/// Drops the slot and the publications.
+/// Says once which tables would be captured and are not published.
+fn warn_unpublished(settings: &Settings, sql: &str, first: bool) {
+    if first {
+        tracing::warn!(source_id = settings.id, "tables are matched but not published; let their owner run: {sql};");
+    }
+}
+
+/// What the comment of a publication says that was made here; the slot's name follows when that was made here, too. So a delete
+/// that is asked to clean up drops what is ours, and nothing else.
+const MADE: &str = "made by DeltaForge";
+
+fn mark_made(catalog: &mut Catalog, publication: &str, rest: &str) -> Result<(), Fault> {
+    let comment = escape_literal(&format!("{MADE}{rest}"));
+    let sql = format!("COMMENT ON PUBLICATION {} IS {comment}", escape_identifier(publication));
+    catalog.query(&sql, "noting who made the publication").map(drop)
+}
+
+fn comment_of(catalog: &mut Catalog, publication: &str) -> Result<String, Fault> {
+    let sql = format!(
+        "SELECT obj_description(oid, 'pg_publication') FROM pg_publication WHERE pubname = {}",
+        escape_literal(publication)
+    );
+    let rows = catalog.query(&sql, "reading who made the publication")?;
+    Ok(rows.into_iter().next().and_then(|row| row.into_iter().next()).flatten().unwrap_or_default())
+}
+
+fn slot_mark(settings: &Settings) -> String {
+    format!("; slot {}", settings.slot)
+}
+
+/// Whether a place can still be streamed from; read-only.
+pub(super) fn reach(settings: &Settings, position: &Position) -> Result<(), Fault> {
+    let bad = |why| Fault::config("postgres.bad_checkpoint", format!("the position is unreadable: {why}"));
+    let stored = PgPosition::parse(position).map_err(bad)?;
+    let mut catalog = Catalog::new(settings.target.clone());
+    let Some(slot) = find_slot(settings, &mut catalog)? else { return Err(slot_missing(settings, &stored)) };
+    let head = catalog.observe(&settings.slot)?.head;
+    resume_at(settings, stored.lsn, slot.confirmed.unwrap_or_default(), head).map(drop)
+}
+
+/// Drops the slot and the publications, as far as they were made here.
 pub(super) fn remove(settings: &Settings) -> Result<(), Fault> {
     let mut catalog = Catalog::new(settings.target.clone());
+    let comment = comment_of(&mut catalog, &settings.publication)?;
     if find_slot(settings, &mut catalog)?.is_some() {
-        let sql = format!("SELECT pg_drop_replication_slot({})", escape_literal(&settings.slot));
-        catalog.query(&sql, "dropping the slot")?;
+        if comment.ends_with(&slot_mark(settings)) {
+            let sql = format!("SELECT pg_drop_replication_slot({})", escape_literal(&settings.slot));
+            catalog.query(&sql, "dropping the slot")?;
+        } else {
+            tracing::warn!(source_id = settings.id, slot = settings.slot, "the slot was not made here and stays; it keeps log");
+        }
     }
     for name in [settings.publication.clone(), format!("{}{INSERT_ONLY_SUFFIX}", settings.publication)] {
-        catalog.query(
-            &format!("DROP PUBLICATION IF EXISTS {}", escape_identifier(&name)),
-            "dropping the publication",
-        )?;
+        if comment_of(&mut catalog, &name)?.starts_with(MADE) {
+            catalog.query(&format!("DROP PUBLICATION {}", escape_identifier(&name)), "dropping the publication")?;
+        }
     }
     Ok(())
 }

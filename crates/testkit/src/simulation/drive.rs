@@ -111,6 +111,12 @@ impl Driver {
             return;
         }
         self.world.trace(|| format!("ORDER {order:?}"));
+        self.world.count(match order {
+            Order::Crash(_) => "crashes",
+            Order::Pause(_) => "pauses",
+            Order::Stop(_) => "stops",
+            Order::Second => "second engines",
+        });
         match order {
             Order::Crash(down) => self.crash(down).await,
             Order::Stop(down) => self.stop(Some(down)).await,
@@ -152,22 +158,28 @@ impl Driver {
     /// Stops the newest engine and waits for it, looking on.
     async fn stop(&mut self, restart_after: Option<Duration>) {
         self.pause = None;
+        let last = self.engines.last().map(|engine| (engine.run, engine.metrics.clone()));
         let Some(mut stop) = self.engines.last_mut().and_then(|engine| engine.stop(STOP_LIMIT)) else {
             return;
         };
-        let drained = loop {
+        let ended = loop {
             tokio::select! {
                 biased;
-                (_, drained) = &mut stop => break drained,
+                (status, drained) = &mut stop => break drained.then_some(status),
                 () = tokio::time::sleep(STEP) => self.observe(),
             }
             if self.world.is_broken() {
                 return;
             }
         };
-        if !drained {
+        let Some(status) = ended else {
             let status = self.condition();
             return self.world.violated(format!("a stop does not end: {status:?}"));
+        };
+        if let (Some((run, metrics)), State::Stopped, false) = (last, status.state, self.world.plan.two_engines) {
+            let text = metrics.render();
+            let ids = self.world.plan.sinks.iter().map(|s| s.id.as_str()).enumerate();
+            ids.for_each(|(sink, id)| self.world.check_given_up(run, sink, given_up(&text, id)));
         }
         self.observe();
         if let Some(down) = restart_after
@@ -223,6 +235,13 @@ impl Driver {
             // The loop itself broke down: the supervisor reads that from the closed channel.
             State::Running | State::Paused => doom.contains(&LOOP_BROKE_DOWN),
         };
+        self.world.count(match (status.state, code.as_str()) {
+            (State::Stopped, _) => "ended: stopped",
+            (State::Failed, POISON) => "ended: an event refused",
+            (State::Failed, "state.fenced") => "ended: fenced",
+            (State::Failed, _) => "ended: failed otherwise",
+            (State::Running | State::Paused, _) => "ended: broke down",
+        });
         if !is_right {
             self.world.violated(format!("run {} ended with {status:?}", engine.run));
         }
@@ -308,14 +327,9 @@ impl Driver {
                 ));
             }
         }
-        let last = self.engines.last().map(|engine| (engine.run, engine.metrics.clone()));
         self.stop(None).await;
-        let newest = self.world.facts().runs.len() - 1;
-        let (run, text) = last.map_or((newest, String::new()), |(run, metrics)| (run, metrics.render()));
         for sink in 0..self.world.plan.sinks.len() {
-            let given_up =
-                if self.finished { u64::MAX } else { given_up(&text, &self.world.plan.sinks[sink].id) };
-            self.world.check_target(run, sink, given_up);
+            self.world.check_target(sink);
         }
         let stored = self.store.load(SOURCE_ID).await;
         if !stored

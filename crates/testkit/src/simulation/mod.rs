@@ -30,6 +30,7 @@ mod source;
 mod store;
 mod world;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub struct Outcome {
     pub applied: u64,
     /// Engines started.
     pub starts: usize,
+    /// How often what happened.
+    pub tally: BTreeMap<&'static str, u64>,
     /// Virtual time that passed.
     pub took: Duration,
 }
@@ -71,6 +74,7 @@ pub async fn simulate(seed: u64, traces: bool) -> Outcome {
         events: world.log.len(),
         applied: facts.targets.iter().map(|t| t.applied).sum(),
         starts: facts.runs.len(),
+        tally: std::mem::take(&mut facts.tally),
         took: world.now(),
     }
 }

@@ -139,6 +139,7 @@ fn receipt(session: Arc<Mutex<Session>>, batch: Arc<Batch>, seq: u64, at: Durati
         let mut session = lock(&session);
         if fails || session.dead {
             session.fail();
+            session.world.count("receipts failed");
             return Err(Fault::retry("sim.lost", "the connection to the target was lost").kind(Kind::Connect));
         }
         session.apply_through(seq);
@@ -213,9 +214,13 @@ impl Session {
                 });
                 world.apply(self.sink, batch);
             }
+            world.count("deliveries refused");
             return Fate::Refused(Fault::retry("sim.timeout", "no answer in time").kind(Kind::Timeout));
         }
         let stalls = self.rng.chance(traits.stalls_per_mille);
+        if stalls {
+            world.count("sink stalls");
+        }
         let takes =
             if stalls { self.rng.millis(3000, 25_000) } else { self.rng.millis(0, traits.acknowledge_ms) };
         let at = self.in_turn(traits.weather.until(now, takes));
@@ -244,6 +249,7 @@ impl Session {
             self.world.facts().runs[self.run].doomed.push((self.world.now(), POISON));
         }
         self.world.trace(|| format!("sink{} refuses event {:?}", self.sink, event_index(id)));
+        self.world.count("events refused");
         Some(
             Fault::new(Class::Data, POISON, "the target does not take this event")
                 .kind(Kind::Rejected)
@@ -284,6 +290,7 @@ impl Session {
                 break;
             }
             let seq = *seq;
+            self.world.count("batches applied without an acknowledgement");
             self.world.trace(|| format!("sink{} applies {seq} although the connection is lost", self.sink));
             self.apply_through(seq);
         }

@@ -274,6 +274,7 @@ impl SimSource {
 
     fn break_down(&mut self, why: &str) -> Fault {
         self.broken = true;
+        self.world.count(if self.inside { "source breaks inside a transaction" } else { "source breaks" });
         self.world.facts().runs[self.run].breaks += 1;
         self.world.trace(|| {
             format!("run {} source breaks in entry {} row {}: {why}", self.run, self.entry, self.row)

@@ -56,12 +56,14 @@ impl SimStore {
         let fate = self.fate();
         tokio::time::sleep(fate.before).await;
         if fate.fails == Some(false) {
+            self.world.count("store faults");
             self.world.trace(|| format!("run {} store does not {what}", self.run));
             return Err(away());
         }
         let answer = call.await;
         tokio::time::sleep(fate.after).await;
         if fate.fails.is_some() {
+            self.world.count("store calls done without an answer");
             self.world.trace(|| format!("run {} store has done {what} and does not say so", self.run));
             return Err(away());
         }
@@ -104,6 +106,11 @@ impl CheckpointStore for SimStore {
                 run.given = Some(lsn);
             }
             drop(facts);
+            self.world.count(match place {
+                None => "starts without a checkpoint",
+                Some((_, 0)) => "resumes",
+                Some(_) => "resumes inside a transaction",
+            });
             if place != saved {
                 self.world.violated(format!("the store holds {place:?}, saved was {saved:?}"));
             }

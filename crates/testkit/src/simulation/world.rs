@@ -60,6 +60,8 @@ pub(super) struct Facts {
     pub(super) read: u64,
     /// The poisoned event was removed at the target.
     pub(super) cured: bool,
+    /// How often the things happened that a simulation is for.
+    pub(super) tally: BTreeMap<&'static str, u64>,
     pub(super) panics: u64,
 }
 
@@ -174,6 +176,11 @@ impl World {
         if facts.violations.len() < VIOLATIONS_KEPT {
             facts.violations.push(format!("at {at:.3} s: {what}"));
         }
+    }
+
+    /// Counts something that happened.
+    pub(super) fn count(&self, what: &'static str) {
+        *self.facts().tally.entry(what).or_default() += 1;
     }
 
     pub(super) fn is_broken(&self) -> bool {
