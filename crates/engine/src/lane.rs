@@ -278,6 +278,10 @@ impl Running {
         self.attempts += 1;
         let spent = !self.retry.allows_another(self.attempts);
         if self.waited_for && (!fault.is_retry() || spent) {
+            // With the pipeline drained nobody waits for this sink any more: a quorum did without it.
+            if self.queue.is_closed() {
+                return self.give_rest_up().await;
+            }
             self.report(LaneNews::Failed(fault)).await?;
             return Ok(false);
         }
@@ -285,11 +289,7 @@ impl Running {
             return Ok(true);
         }
         if self.is_closing && !self.waited_for {
-            // What is left will never be delivered to this sink: nothing is dropped without being counted.
-            while let Some(Job { seq, batch }) = self.next_in_line() {
-                self.report(LaneNews::GivenUp { seq, events: batch.len() as u64 }).await?;
-            }
-            return Ok(false);
+            return self.give_rest_up().await;
         }
         if spent && let Some(job) = self.next_in_line() {
             self.give_up(job, fault).await?;
@@ -339,6 +339,14 @@ impl Running {
         self.report(LaneNews::Troubled { fault, attempt: self.attempts, pause }).await?;
         self.attempts = 0;
         self.report(LaneNews::GivenUp { seq: job.seq, events: job.batch.len() as u64 }).await
+    }
+
+    /// The lane ends with batches left: nothing is dropped without being counted.
+    async fn give_rest_up(&mut self) -> Result<bool, Gone> {
+        while let Some(Job { seq, batch }) = self.next_in_line() {
+            self.report(LaneNews::GivenUp { seq, events: batch.len() as u64 }).await?;
+        }
+        Ok(false)
     }
 
     async fn report(&mut self, what: LaneNews) -> Result<(), Gone> {

@@ -85,7 +85,7 @@ impl Progress {
     /// The source has read up to a place with nothing for the sinks since the last batch.
     pub fn advance(&mut self, end: End) {
         match self.entries.back_mut() {
-            // A batch inside a transaction cannot be the last before a place outside one.
+            // Also behind a part of a transaction that broke off: the place then lies in front of that transaction.
             Some(last) => last.end = Some(end),
             None => self.safe = Some(end),
         }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 /// Seeds of a usual run.
-const SEEDS: u64 = 200;
+const SEEDS: u64 = 500;
 /// A seed that takes longer turns in a circle without letting virtual time pass.
 const STUCK_AFTER: Duration = Duration::from_secs(60);
 /// The last lines of a failed seed's trace.

@@ -24,8 +24,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 
-/// Size of a read buffer, bytes; a longer frame gets a buffer of its own.
-const BUFFER_BYTES: usize = 256 << 10;
+/// Size of a read buffer, bytes; a longer frame gets a buffer of its own. Small enough that even a server slowed down by our
+/// reading fills it within the longest pause.
+const BUFFER_BYTES: usize = 128 << 10;
 /// Buffers between the thread and the pipeline.
 const CHANNEL_BUFFERS: usize = 2;
 /// A read of at least so many bytes means that the server is ahead; two in a row below it, that it no longer is. One alone

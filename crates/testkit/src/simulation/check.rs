@@ -251,7 +251,10 @@ impl World {
         let lanes = run.lanes.iter().enumerate();
         let mut reached: Vec<u64> = match self.plan.policy {
             CommitPolicy::Quorum(_) => lanes.map(|(_, lane)| lane.next.unwrap_or(0)).collect(),
-            _ => lanes.filter(|(n, _)| self.plan.must_reach(*n)).map(|(_, lane)| lane.next.unwrap_or(0)).collect(),
+            _ => lanes
+                .filter(|(n, _)| self.plan.must_reach(*n))
+                .map(|(_, lane)| lane.next.unwrap_or(0))
+                .collect(),
         };
         reached.sort_unstable_by(|a, b| b.cmp(a));
         let counted = if let CommitPolicy::Quorum(n) = self.plan.policy { n } else { reached.len() };
@@ -351,7 +354,7 @@ impl World {
         let facts = self.facts();
         let of_run = &facts.runs[run];
         let mine = &of_run.lanes[sink].acknowledged;
-        let (from, to) = (of_run.from.unwrap_or(0), facts.saved_index);
+        let (from, to) = (of_run.from.unwrap_or(facts.saved_index), facts.saved_index);
         let passed_over = (from..to).filter(|i| !mine.get(*i as usize).is_some_and(|is| *is)).count() as u64;
         drop(facts);
         if passed_over > 0 {

@@ -176,7 +176,9 @@ impl Driver {
             let status = self.condition();
             return self.world.violated(format!("a stop does not end: {status:?}"));
         };
-        if let (Some((run, metrics)), State::Stopped, false) = (last, status.state, self.world.plan.two_engines) {
+        if let (Some((run, metrics)), State::Stopped, false) =
+            (last, status.state, self.world.plan.two_engines)
+        {
             let text = metrics.render();
             let ids = self.world.plan.sinks.iter().map(|s| s.id.as_str()).enumerate();
             ids.for_each(|(sink, id)| self.world.check_given_up(run, sink, given_up(&text, id)));

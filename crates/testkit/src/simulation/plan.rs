@@ -150,7 +150,10 @@ impl SinkTraits {
     pub(super) fn is_well_since(&self, now: Duration, long: Duration) -> bool {
         let faultless = self.stalls_per_mille == 0 && self.weather.faults_per_mille == 0;
         let agrees = self.refuses_every.is_none() && self.poison.is_none() && self.panics_at.is_none();
-        faultless && agrees && now > long && self.weather.outages.iter().all(|o| o.to + long < now || o.from > now)
+        faultless
+            && agrees
+            && now > long
+            && self.weather.outages.iter().all(|o| o.to + long < now || o.from > now)
     }
 }
 

@@ -91,7 +91,7 @@ fn main() {
             &PgOptions { settings: settings.clone(), ..PgOptions::default() },
         );
         let server = server.expect("PostgreSQL starts");
-        let redis = Redis::start(&RedisOptions::default()).expect("Redis starts");
+        let redis = Redis::start(&redis_options()).expect("Redis starts");
         drain(&options, *shape, &Bench { server: &server, redis: &redis, binary: &binary });
     }
     if options.million {
@@ -99,17 +99,25 @@ fn main() {
             options.version,
             &PgOptions { settings: settings.clone(), ..PgOptions::default() },
         );
-        let redis = Redis::start(&RedisOptions::default()).expect("Redis starts");
+        let redis = Redis::start(&redis_options()).expect("Redis starts");
         million(&Bench { server: &server.expect("PostgreSQL starts"), redis: &redis, binary: &binary });
     }
     if options.latency {
+        // The walsender sends what is flushed; asynchronous commits would be flushed five times a second.
+        let mut settings = settings;
+        settings.push(("synchronous_commit".into(), "on".into()));
         let server = Postgres::start(options.version, &PgOptions { settings, ..PgOptions::default() });
-        let redis = Redis::start(&RedisOptions::default()).expect("Redis starts");
+        let redis = Redis::start(&redis_options()).expect("Redis starts");
         latency::run(
             &Bench { server: &server.expect("PostgreSQL starts"), redis: &redis, binary: &binary },
             options.reps,
         );
     }
+}
+
+/// Redis as it comes: without an append-only file, which would measure the disk.
+fn redis_options() -> RedisOptions {
+    RedisOptions { args: ["--appendonly", "no"].map(Into::into).to_vec(), ..RedisOptions::default() }
 }
 
 /// Builds the released binary, so that what is measured is what is shipped.

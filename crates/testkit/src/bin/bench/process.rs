@@ -60,10 +60,19 @@ pub(crate) fn cores() -> usize {
 /// User and system seconds of a process, also of one that has ended and is not yet waited for.
 pub(crate) fn cpu_seconds(pid: u32) -> f64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    ticks_of(&stat, 11..13) / TICKS
+}
+
+/// The same, with that of its children that have ended and were waited for.
+fn cpu_seconds_with_children(pid: u32) -> f64 {
+    ticks_of(&fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default(), 11..15) / TICKS
+}
+
+/// The sum of some fields of a line of `/proc/PID/stat`, counted from the one after the name.
+fn ticks_of(stat: &str, fields: std::ops::Range<usize>) -> f64 {
     // The name stands in parentheses and may hold blanks.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or("").split_whitespace().collect();
-    let ticks = |i: usize| fields.get(i).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / TICKS
+    let after_name = stat.rsplit(')').next().unwrap_or("").split_whitespace();
+    after_name.skip(fields.start).take(fields.len()).filter_map(|f| f.parse::<f64>().ok()).sum()
 }
 
 /// Whether a process has ended.
@@ -115,8 +124,8 @@ fn machine_seconds() -> f64 {
     [0, 1, 2, 5, 6, 7].iter().filter_map(|i| ticks.get(*i)).sum::<f64>() / TICKS
 }
 
-/// The servers run in sessions of their own but keep this process as an ancestor or carry its marks; we count every process whose
-/// name is one of those that the bench starts.
+/// Every process whose name is one of those that the bench starts, with the children that have ended: a reader or a walsender that
+/// is gone lives on in the figures of whoever waited for it.
 fn our_seconds() -> f64 {
     let ours = [
         "postgres",
@@ -133,7 +142,7 @@ fn our_seconds() -> f64 {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
         if ours.contains(&name.trim()) {
-            sum += cpu_seconds(pid);
+            sum += cpu_seconds_with_children(pid);
         }
     }
     sum
