@@ -1,4 +1,4 @@
-//! The engine under seeds: `SEED=n` repeats one and prints its trace, `SEEDS=n` runs so many.
+//! The engine under seeds: `SEED=n` repeats one and prints its trace, `SEEDS=n` runs so many, `FIRST=n` begins there.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 use deltaforge_testkit::simulation::{Outcome, simulate};

@@ -49,6 +49,8 @@ pub(super) struct RedisSink {
     entries: Entries,
     out: Vec<u8>,
     known_streams: HashSet<Vec<u8>>,
+    /// How the connection will be called at the server; `None` once it is.
+    unnamed: Option<String>,
     /// Transactions begun.
     begun: u64,
     /// Set while a delivery is under way: still set at the next one, the delivery was cancelled halfway.
@@ -98,7 +100,13 @@ pub(super) struct Patience {
 }
 
 impl RedisSink {
-    pub(super) fn new(connection: Connection, entries: Entries, patience: Patience) -> RedisSink {
+    /// `name` is how the connection that events come by is called at the server, the same in every process that runs this sink.
+    pub(super) fn new(
+        connection: Connection,
+        entries: Entries,
+        patience: Patience,
+        name: String,
+    ) -> RedisSink {
         let Connection { address, replies, writer, longest_bulk, .. } = connection;
         let (questions, asked) = mpsc::channel(4);
         let (publish, outcome) = watch::channel(Outcome::default());
@@ -112,6 +120,7 @@ impl RedisSink {
             entries,
             out: Vec::with_capacity(2 * CHUNK_BYTES),
             known_streams: HashSet::new(),
+            unnamed: Some(name),
             begun: 0,
             midway: false,
             questions,
@@ -191,13 +200,8 @@ impl RedisSink {
             }
         }
         for names in new.chunks(100) {
-            names.iter().for_each(|name| resp::command(&mut self.out, &[b"TYPE", name]));
-            let (answers, answered) = oneshot::channel();
-            self.ask(Question::Calls { count: names.len(), answers }).await?;
-            self.flush().await?;
-            let Ok(answers) = answered.await else {
-                return Err(Self::failed(&mut self.outcome, &self.address).await);
-            };
+            let commands: Vec<Vec<&[u8]>> = names.iter().map(|name| vec![b"TYPE".as_slice(), name]).collect();
+            let answers = self.calls(&commands).await?;
             for (name, answer) in names.iter().zip(answers) {
                 not_a_stream(name, &answer)?;
             }
@@ -209,8 +213,39 @@ impl RedisSink {
         Ok(())
     }
 
+    /// Single commands and their replies, which may be error replies.
+    async fn calls(&mut self, commands: &[Vec<&[u8]>]) -> Result<Vec<Value>, Fault> {
+        commands.iter().for_each(|command| resp::command(&mut self.out, command));
+        let (answers, answered) = oneshot::channel();
+        self.ask(Question::Calls { count: commands.len(), answers }).await?;
+        self.flush().await?;
+        match answered.await {
+            Ok(answers) => Ok(answers),
+            Err(_) => Err(Self::failed(&mut self.outcome, &self.address).await),
+        }
+    }
+
+    /// Before the first events: what a process that was killed has sent may still lie unread at the server, and executed later
+    /// it would put old entries behind new ones. Its connection bears this sink's name, and is killed. Not at open, since a
+    /// process that stands by opens its sinks, too, and must not disturb the one that delivers. A server that does not
+    /// allow it (`NOPERM`) is taken as it is.
+    async fn put_namesakes_to_rest(&mut self) -> Result<(), Fault> {
+        let Some(name) = self.unnamed.take() else { return Ok(()) };
+        let answers = self.calls(&[vec![b"CLIENT", b"ID"], vec![b"CLIENT", b"LIST"]]).await?;
+        let own = match answers.first() {
+            Some(Value::Int(own)) => own.to_string(),
+            _ => String::new(),
+        };
+        let others = namesakes(answers.get(1).and_then(Value::text).unwrap_or_default(), &name, &own);
+        let mut commands: Vec<Vec<&[u8]>> =
+            others.iter().map(|id| vec![b"CLIENT".as_slice(), b"KILL", b"ID", id.as_bytes()]).collect();
+        commands.push(vec![b"CLIENT", b"SETNAME", name.as_bytes()]);
+        self.calls(&commands).await.map(drop)
+    }
+
     async fn write_batch(&mut self, batch: &Batch) -> Result<Receipt, Fault> {
         self.entries.prepare(batch);
+        self.put_namesakes_to_rest().await?;
         self.look_at_streams(batch).await?;
         let (done, receipt) = oneshot::channel();
         let sent = Arc::new(Sent::default());
@@ -405,5 +440,26 @@ impl Reader {
                 Err(_) => return Err(timed_out(&self.address, "send_timeout_secs", self.patience.send)),
             }
         }
+    }
+}
+
+/// The numbers of other connections of a name in an answer to `CLIENT LIST`: lines of `id=7 … name=x …`.
+pub(super) fn namesakes(list: &str, name: &str, own: &str) -> Vec<String> {
+    let field = |line: &str, key: &str| {
+        line.split(' ').find_map(|word| word.strip_prefix(key)?.strip_prefix('=')).map(str::to_owned)
+    };
+    (list.lines().filter(|line| field(line, "name").as_deref() == Some(name)))
+        .filter_map(|line| field(line, "id"))
+        .filter(|id| id != own)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn namesakes_are_other_connections_of_the_same_name() {
+        let list = "id=3 addr=1:2 name=deltaforge:a/r db=0\nid=4 addr=1:3 name= db=0\nid=5 addr=1:4 name=deltaforge:a/r db=0\n\
+                    id=6 addr=1:5 name=deltaforge:a/r2 db=0\n";
+        assert_eq!(super::namesakes(list, "deltaforge:a/r", "5"), ["3"]);
     }
 }

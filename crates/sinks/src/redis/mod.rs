@@ -102,7 +102,8 @@ impl SinkPlan for RedisPlan {
             }
         };
         look_at_stream(&mut connection, settings).await?;
-        Ok(Box::new(RedisSink::new(connection, entries, patience)))
+        let name = format!("deltaforge:{}/{}", context.pipeline, self.id());
+        Ok(Box::new(RedisSink::new(connection, entries, patience, name)))
     }
 }
 

@@ -24,11 +24,19 @@ fn add_fault(report: &mut Report, name: &'static str, fault: &Fault) {
 
 fn probe(settings: &Settings, catalog: &mut Catalog, report: &mut Report) -> Result<(), Fault> {
     let version = setup::server_version(catalog)?;
-    report.add("version", Severity::Ok, format!("PostgreSQL {}.{}", version / 10_000, version % 10_000), None);
+    report.add(
+        "version",
+        Severity::Ok,
+        format!("PostgreSQL {}.{}", version / 10_000, version % 10_000),
+        None,
+    );
     let wal_level = catalog.query_text("SHOW wal_level", "reading wal_level")?;
     let (severity, remedy) = match wal_level.as_str() {
         "logical" => (Severity::Ok, None),
-        _ => (Severity::Error, Some("ALTER SYSTEM SET wal_level = 'logical'; then restart the server".to_string())),
+        _ => (
+            Severity::Error,
+            Some("ALTER SYSTEM SET wal_level = 'logical'; then restart the server".to_string()),
+        ),
     };
     report.add("wal_level", severity, wal_level, remedy);
     probe_rights(settings, catalog, report)?;
@@ -46,7 +54,12 @@ fn probe_rights(settings: &Settings, catalog: &mut Catalog, report: &mut Report)
         report.add("role", Severity::Ok, "may replicate", None);
     } else {
         let role = postgres_protocol::escape::escape_identifier(&settings.target.dsn.user);
-        report.add("role", Severity::Error, "may not replicate", Some(format!("ALTER ROLE {role} REPLICATION;")));
+        report.add(
+            "role",
+            Severity::Error,
+            "may not replicate",
+            Some(format!("ALTER ROLE {role} REPLICATION;")),
+        );
     }
     Ok(())
 }
@@ -56,24 +69,46 @@ fn probe_slot(settings: &Settings, catalog: &mut Catalog, report: &mut Report) -
         report.add("slot", Severity::Ok, format!("`{}` exists", settings.slot), None);
         return Ok(());
     }
-    let sql = "SELECT current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots)";
+    let sql =
+        "SELECT current_setting('max_replication_slots')::int - (SELECT count(*) FROM pg_replication_slots)";
     let free: i64 = catalog.query_text(sql, "counting free slots")?.parse().unwrap_or(0);
     if free > 0 {
-        report.add("slot", Severity::Ok, format!("`{}` does not exist yet, {free} are free", settings.slot), None);
+        report.add(
+            "slot",
+            Severity::Ok,
+            format!("`{}` does not exist yet, {free} are free", settings.slot),
+            None,
+        );
     } else {
         let remedy = "drop an unused slot, or raise max_replication_slots and restart the server";
-        report.add("slot", Severity::Error, format!("`{}` does not exist and none is free", settings.slot), Some(remedy.into()));
+        report.add(
+            "slot",
+            Severity::Error,
+            format!("`{}` does not exist and none is free", settings.slot),
+            Some(remedy.into()),
+        );
     }
-    let sql = format!("SELECT count(*) FROM pg_publication WHERE pubname = {}", escape_literal(&settings.publication));
+    let sql = format!(
+        "SELECT count(*) FROM pg_publication WHERE pubname = {}",
+        escape_literal(&settings.publication)
+    );
     if catalog.query_text(&sql, "looking for the publication")? == "0" && !settings.create_publication {
         let remedy = format!("CREATE PUBLICATION {} FOR TABLE …;", settings.publication);
-        report.add("publication", Severity::Error, format!("`{}` does not exist", settings.publication), Some(remedy));
+        report.add(
+            "publication",
+            Severity::Error,
+            format!("`{}` does not exist", settings.publication),
+            Some(remedy),
+        );
     }
     Ok(())
 }
 
 /// Says which tables give less than the whole old row, and which give no updates and deletes at all.
-pub(super) fn warn_identities<'a>(settings: &Settings, tables: impl Iterator<Item = (String, &'a str, bool)>) {
+pub(super) fn warn_identities<'a>(
+    settings: &Settings,
+    tables: impl Iterator<Item = (String, &'a str, bool)>,
+) {
     let (mut partial, mut none) = (Vec::new(), Vec::new());
     for (name, identity, has_identity) in tables {
         if !has_identity {

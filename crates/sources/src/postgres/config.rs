@@ -121,7 +121,8 @@ fn parse_target(fields: &mut Fields<'_>) -> Option<Target> {
     if let (Some(of_dsn), Some(of_block)) = (dsn.tls_mode, tls.mode)
         && of_dsn != of_block
     {
-        let message = format!("`sslmode={}` of the DSN contradicts `tls.mode: {}`", of_dsn.as_str(), of_block.as_str());
+        let message =
+            format!("`sslmode={}` of the DSN contradicts `tls.mode: {}`", of_dsn.as_str(), of_block.as_str());
         fields.error("tls", FindingClass::Conflict, message, Some("keep one of the two".into()));
     }
     let both = [
@@ -153,7 +154,11 @@ fn parse_slot(fields: &mut Fields<'_>) -> Option<String> {
     }
     let hint = slot.to_ascii_lowercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
     let message = "expected lower-case letters, digits and `_`, at most 63";
-    fields.form("slot", message, Some(format!("for instance `{}`", hint.chars().take(63).collect::<String>())));
+    fields.form(
+        "slot",
+        message,
+        Some(format!("for instance `{}`", hint.chars().take(63).collect::<String>())),
+    );
     None
 }
 
@@ -161,7 +166,12 @@ fn parse_tables(fields: &mut Fields<'_>) -> Option<TableFilter> {
     if !fields.has("tables") {
         fields.node("tables");
         let hint = "list patterns such as `public.orders`; an empty list means every user table";
-        fields.error("tables", FindingClass::Missing, "a list of table patterns is required", Some(hint.into()));
+        fields.error(
+            "tables",
+            FindingClass::Missing,
+            "a list of table patterns is required",
+            Some(hint.into()),
+        );
         return None;
     }
     let mut patterns = Vec::new();
@@ -170,7 +180,13 @@ fn parse_tables(fields: &mut Fields<'_>) -> Option<TableFilter> {
             Ok(pattern) => patterns.push(pattern),
             Err(why) => {
                 let key = format!("tables[{i}]");
-                fields.form(&key, why, Some("forms: `schema.table`, `schema.pre%`, `schema.*`, `!schema.table`, `/regex/`".into()));
+                fields.form(
+                    &key,
+                    why,
+                    Some(
+                        "forms: `schema.table`, `schema.pre%`, `schema.*`, `!schema.table`, `/regex/`".into(),
+                    ),
+                );
             }
         }
     }

@@ -63,14 +63,16 @@ impl Words {
             "dbname" => self.dbname = Some(value),
             "application_name" => self.application_name = Some(value),
             "connect_timeout" => {
-                let seconds = value.parse().map_err(|_| format!("`connect_timeout` is not a number: `{value}`"))?;
+                let seconds =
+                    value.parse().map_err(|_| format!("`connect_timeout` is not a number: `{value}`"))?;
                 self.connect_timeout = Some(seconds).filter(|s| *s > 0);
             }
             "sslmode" => {
                 // libpq's `allow` means: plain first. We offer TLS first, which is `prefer`.
                 let word = if value == "allow" { "prefer" } else { &value };
                 let known = "disable, allow, prefer, require, verify-ca, verify-full";
-                self.tls_mode = Some(TlsMode::parse(word).ok_or(format!("unknown `sslmode` `{value}`; one of {known}"))?);
+                self.tls_mode =
+                    Some(TlsMode::parse(word).ok_or(format!("unknown `sslmode` `{value}`; one of {known}"))?);
             }
             "sslrootcert" if value == "system" => {}
             "sslrootcert" => self.ca_file = Some(value),
@@ -78,8 +80,13 @@ impl Words {
             "sslkey" => self.key_file = Some(value),
             "replication" if matches!(value.as_str(), "database" | "true" | "on" | "yes" | "1") => {}
             "replication" => return Err(format!("`replication` can only be `database`, not `{value}`")),
-            "client_encoding" if matches!(value.to_ascii_lowercase().as_str(), "utf8" | "utf-8" | "auto") => {}
-            "gssencmode" | "target_session_attrs" | "fallback_application_name" | "channel_binding" | "client_encoding"
+            "client_encoding" if matches!(value.to_ascii_lowercase().as_str(), "utf8" | "utf-8" | "auto") => {
+            }
+            "gssencmode"
+            | "target_session_attrs"
+            | "fallback_application_name"
+            | "channel_binding"
+            | "client_encoding"
             | "options" => {
                 return Err(format!("`{key}` cannot be set: DeltaForge pins what it depends on; remove it"));
             }
@@ -151,7 +158,8 @@ fn parse_url(rest: &str) -> Result<Words, String> {
         words.dbname = Some(decode(path, "the database name")?);
     }
     for pair in query.split('&').filter(|p| !p.is_empty()) {
-        let (key, value) = pair.split_once('=').ok_or_else(|| format!("the parameter `{pair}` has no value"))?;
+        let (key, value) =
+            pair.split_once('=').ok_or_else(|| format!("the parameter `{pair}` has no value"))?;
         words.set(key, decode(value, key)?)?;
     }
     Ok(words)
@@ -164,7 +172,9 @@ fn split_host(host: &str) -> Result<(&str, &str), String> {
         return Ok((name, port.strip_prefix(':').unwrap_or(port)));
     }
     match host.split_once(':') {
-        Some((_, port)) if port.contains(':') => Err("write an IPv6 address in brackets: `[::1]:5432`".into()),
+        Some((_, port)) if port.contains(':') => {
+            Err("write an IPv6 address in brackets: `[::1]:5432`".into())
+        }
         Some(split) => Ok(split),
         None => Ok((host, "")),
     }
@@ -180,8 +190,13 @@ fn decode(text: &str, what: &str) -> Result<String, String> {
             bytes.push(*first);
             continue;
         }
-        let code = tail.get(..2).and_then(|h| std::str::from_utf8(h).ok()).and_then(|h| u8::from_str_radix(h, 16).ok());
-        bytes.push(code.ok_or(format!("{what} holds a `%` that is not followed by two hexadecimal digits; write `%25`"))?);
+        let code = tail
+            .get(..2)
+            .and_then(|h| std::str::from_utf8(h).ok())
+            .and_then(|h| u8::from_str_radix(h, 16).ok());
+        bytes.push(code.ok_or(format!(
+            "{what} holds a `%` that is not followed by two hexadecimal digits; write `%25`"
+        ))?);
         rest = &tail[2..];
     }
     String::from_utf8(bytes).map_err(|_| format!("{what} is not UTF-8"))
@@ -227,7 +242,9 @@ mod tests {
 
     #[test]
     fn both_forms_say_the_same() {
-        let url = Dsn::parse("postgres://al%40ice:p%3Aw@db1:6432,[::1]/shop?sslmode=verify-ca&sslrootcert=/ca.pem&connect_timeout=3");
+        let url = Dsn::parse(
+            "postgres://al%40ice:p%3Aw@db1:6432,[::1]/shop?sslmode=verify-ca&sslrootcert=/ca.pem&connect_timeout=3",
+        );
         let words = Dsn::parse(
             r"host=db1,::1 port=6432,5432 user='al@ice' password = 'p:w' dbname=shop sslmode=verify-ca sslrootcert=/ca.pem connect_timeout=3 replication=database",
         );
@@ -250,7 +267,10 @@ mod tests {
     #[test]
     fn defaults() {
         let dsn = Dsn::parse("postgresql://me@").expect("a DSN");
-        assert_eq!((dsn.hosts, dsn.database, dsn.password), (vec![("localhost".into(), 5432)], "me".into(), None));
+        assert_eq!(
+            (dsn.hosts, dsn.database, dsn.password),
+            (vec![("localhost".into(), 5432)], "me".into(), None)
+        );
         let dsn = Dsn::parse(r"user=me host=/run/pg password='it\'s \\ x'").expect("a DSN");
         assert_eq!(dsn.password, Some(Secret::new(r"it's \ x")));
         assert_eq!(dsn.hosts, [("/run/pg".to_string(), 5432)]);

@@ -82,7 +82,9 @@ fn classify(error: ServerError, what: &str) -> Fault {
 /// The texts of an invalidated slot: 13–17 "can no longer get changes from replication slot", 18 "can no longer access
 /// replication slot", and WAL files removed under it.
 fn is_lost_slot(message: &str) -> bool {
-    message.contains("can no longer") || message.contains("has been invalidated") || message.contains("has already been removed")
+    message.contains("can no longer")
+        || message.contains("has been invalidated")
+        || message.contains("has already been removed")
 }
 
 /// No connection came about.
@@ -92,12 +94,14 @@ pub(super) fn unreachable(host: &str, port: u16, e: &io::Error) -> Fault {
 
 /// A connection broke.
 pub(super) fn lost_connection(doing: &str, e: &io::Error) -> Fault {
-    Fault::retry("postgres.connection_lost", format!("the connection broke while {doing}: {e}")).kind(Kind::Connect)
+    Fault::retry("postgres.connection_lost", format!("the connection broke while {doing}: {e}"))
+        .kind(Kind::Connect)
 }
 
 /// The server closed the connection.
 pub(super) fn closed(doing: &str) -> Fault {
-    Fault::retry("postgres.connection_lost", format!("the server closed the connection while {doing}")).kind(Kind::Connect)
+    Fault::retry("postgres.connection_lost", format!("the server closed the connection while {doing}"))
+        .kind(Kind::Connect)
 }
 
 /// The server did not answer.
@@ -118,9 +122,13 @@ pub(super) fn malformed(what: &str, e: &io::Error) -> Fault {
 
 /// The stream holds something that this version does not decode. Trying again gives the same, and skipping it would lose it.
 pub(super) fn undecodable(what: impl std::fmt::Display, lsn: super::Lsn) -> Fault {
-    Fault::new(Class::Bug, "postgres.undecodable", format!("the log at {lsn} holds what cannot be decoded: {what}"))
-        .kind(Kind::Decode)
-        .hint("nothing after this place was delivered; report it with the server's version")
+    Fault::new(
+        Class::Bug,
+        "postgres.undecodable",
+        format!("the log at {lsn} holds what cannot be decoded: {what}"),
+    )
+    .kind(Kind::Decode)
+    .hint("nothing after this place was delivered; report it with the server's version")
 }
 
 #[cfg(test)]
@@ -132,8 +140,18 @@ mod tests {
         let cases = [
             ("28P01", "password authentication failed", Class::Config, "postgres.auth"),
             ("55006", "replication slot \"s\" is active for PID 7", Class::Retry, "postgres.slot_busy"),
-            ("55000", "can no longer get changes from replication slot \"s\"", Class::Lost, "postgres.slot_lost"),
-            ("58P01", "requested WAL segment 0001 has already been removed", Class::Lost, "postgres.slot_lost"),
+            (
+                "55000",
+                "can no longer get changes from replication slot \"s\"",
+                Class::Lost,
+                "postgres.slot_lost",
+            ),
+            (
+                "58P01",
+                "requested WAL segment 0001 has already been removed",
+                Class::Lost,
+                "postgres.slot_lost",
+            ),
             ("55000", "something else", Class::Retry, "postgres.server_error"),
             ("57P01", "terminating connection", Class::Retry, "postgres.server_unavailable"),
             ("42501", "permission denied", Class::Config, "postgres.no_rights"),
@@ -141,7 +159,8 @@ mod tests {
             ("XX000", "oops", Class::Retry, "postgres.server_error"),
         ];
         for (sqlstate, message, class, code) in cases {
-            let error = ServerError { sqlstate: sqlstate.into(), message: message.into(), ..ServerError::default() };
+            let error =
+                ServerError { sqlstate: sqlstate.into(), message: message.into(), ..ServerError::default() };
             let fault = classify(error, "testing");
             assert_eq!((fault.class(), fault.code()), (class, code), "{sqlstate} {message}");
         }

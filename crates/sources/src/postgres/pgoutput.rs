@@ -415,7 +415,9 @@ mod tests {
         bytes.extend(tuple(&[Some("1"), None]));
         bytes.push(b'N');
         bytes.extend(tuple(&[Some("2"), Some("x")]));
-        let Ok(Message::Update { relation: 9, old: Some(old), new }) = message(&bytes) else { panic!("an update") };
+        let Ok(Message::Update { relation: 9, old: Some(old), new }) = message(&bytes) else {
+            panic!("an update")
+        };
         assert!(old.full);
         assert_eq!(old.tuple.iter().collect::<Vec<_>>(), [Ok(Datum::Text(b"1")), Ok(Datum::Null)]);
         assert_eq!(new.iter().collect::<Vec<_>>(), [Ok(Datum::Text(b"2")), Ok(Datum::Text(b"x"))]);
@@ -426,7 +428,10 @@ mod tests {
         let mut bytes = b"R\0\0\0\x07public\0orders\0d\0\x01\x01id\0\0\0\0\x17".to_vec();
         bytes.extend((-1i32).to_be_bytes());
         let Ok(Message::Relation(relation)) = message(&bytes) else { panic!("a relation") };
-        assert_eq!((relation.oid, relation.schema, relation.name, relation.identity), (7, "public", "orders", b'd'));
+        assert_eq!(
+            (relation.oid, relation.schema, relation.name, relation.identity),
+            (7, "public", "orders", b'd')
+        );
         let column = RelationColumn { key: true, name: "id", type_oid: 23, modifier: -1 };
         assert_eq!(relation.columns(), Ok(vec![column]));
     }

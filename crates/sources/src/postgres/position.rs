@@ -81,7 +81,9 @@ impl PgPosition {
         let lsn = lsn.ok_or("`lsn` is missing or not of the form `16/B374D848`")?;
         let tx_id = match json.get("tx_id") {
             None | Some(Json::Null) => None,
-            Some(n) => Some(n.as_u64().and_then(|n| u32::try_from(n).ok()).ok_or("`tx_id` is not a transaction id")?),
+            Some(n) => Some(
+                n.as_u64().and_then(|n| u32::try_from(n).ok()).ok_or("`tx_id` is not a transaction id")?,
+            ),
         };
         let server = json.get("server").and_then(|server| {
             Some(Server {
@@ -121,7 +123,9 @@ mod tests {
 
     #[test]
     fn lsns_print_as_the_server_does_and_read_back() {
-        for (n, text) in [(0, "0/0"), (0x016B_6C50, "0/16B6C50"), (u64::MAX, "FFFFFFFF/FFFFFFFF"), (1 << 32, "1/0")] {
+        for (n, text) in
+            [(0, "0/0"), (0x016B_6C50, "0/16B6C50"), (u64::MAX, "FFFFFFFF/FFFFFFFF"), (1 << 32, "1/0")]
+        {
             let mut out = Vec::new();
             Lsn(n).write(&mut out);
             assert_eq!(String::from_utf8_lossy(&out), text);
@@ -142,7 +146,10 @@ mod tests {
             Position::from_json(std::str::from_utf8(&out).expect("UTF-8"))
         };
         let low = make("0/FFFFFFFF", "7");
-        assert_eq!(low.as_json(), r#"{"lsn":"0/FFFFFFFF","tx_id":755,"server":{"system_id":"7","timeline":1}}"#);
+        assert_eq!(
+            low.as_json(),
+            r#"{"lsn":"0/FFFFFFFF","tx_id":755,"server":{"system_id":"7","timeline":1}}"#
+        );
         assert_eq!(PgPosition::parse(&low).map(|p| p.tx_id), Ok(Some(755)));
         assert_eq!(PgPosition::compare(&low, &make("1/0", "7")), Some(Ordering::Less));
         assert_eq!(PgPosition::compare(&make("10/0", "7"), &make("9/0", "7")), Some(Ordering::Greater));

@@ -406,19 +406,12 @@ pub(super) fn publish(
     }
     let (keyed, keyless): (Vec<_>, Vec<_>) = tables.iter().partition(|t| t.has_identity);
     let insert_only = format!("{}{INSERT_ONLY_SUFFIX}", settings.publication);
-    let main = publish_tables(
-        settings,
-        catalog,
-        &settings.publication,
-        "insert, update, delete, truncate",
-        &keyed,
-        version,
-        true,
-        first,
-    )?;
+    let main =
+        Wanted { name: &settings.publication, operations: "insert, update, delete, truncate", always: true };
+    let main = publish_tables(settings, catalog, &main, &keyed, version, first)?;
     let rest: Vec<&Candidate> = keyless.into_iter().filter(|t| !main.covers(t)).collect();
-    let companion =
-        publish_tables(settings, catalog, &insert_only, "insert, truncate", &rest, version, false, first)?;
+    let companion = Wanted { name: &insert_only, operations: "insert, truncate", always: false };
+    let companion = publish_tables(settings, catalog, &companion, &rest, version, first)?;
     let mut publications = vec![settings.publication.clone()];
     publications.extend(companion.exists.then_some(insert_only));
     Ok(publications)
@@ -480,17 +473,24 @@ fn published(catalog: &mut Catalog, name: &str, version: u32) -> Result<Publishe
     Ok(Published { exists: true, all_tables, members })
 }
 
-/// Makes sure that the publication covers the tables. One that is not `wanted` is not made for no table.
+/// A publication that is to cover tables.
+struct Wanted<'a> {
+    name: &'a str,
+    operations: &'static str,
+    /// Made also when no table needs it.
+    always: bool,
+}
+
+/// Makes sure that the publication covers the tables.
 fn publish_tables(
     settings: &Settings,
     catalog: &mut Catalog,
-    name: &str,
-    operations: &str,
+    publication: &Wanted<'_>,
     tables: &[&Candidate],
     version: u32,
-    wanted: bool,
     first: bool,
 ) -> Result<Published, Fault> {
+    let Wanted { name, operations, always: wanted } = *publication;
     let mut present = published(catalog, name, version)?;
     let missing: Vec<&&Candidate> = tables.iter().filter(|t| !present.covers(t)).collect();
     if present.exists && missing.is_empty() || !present.exists && !wanted && missing.is_empty() {
@@ -545,7 +545,10 @@ fn publish_tables(
 /// Says once which tables would be captured and are not published.
 fn warn_unpublished(settings: &Settings, sql: &str, first: bool) {
     if first {
-        tracing::warn!(source_id = settings.id, "tables are matched but not published; let their owner run: {sql};");
+        tracing::warn!(
+            source_id = settings.id,
+            "tables are matched but not published; let their owner run: {sql};"
+        );
     }
 }
 
@@ -591,12 +594,19 @@ pub(super) fn remove(settings: &Settings) -> Result<(), Fault> {
             let sql = format!("SELECT pg_drop_replication_slot({})", escape_literal(&settings.slot));
             catalog.query(&sql, "dropping the slot")?;
         } else {
-            tracing::warn!(source_id = settings.id, slot = settings.slot, "the slot was not made here and stays; it keeps log");
+            tracing::warn!(
+                source_id = settings.id,
+                slot = settings.slot,
+                "the slot was not made here and stays; it keeps log"
+            );
         }
     }
     for name in [settings.publication.clone(), format!("{}{INSERT_ONLY_SUFFIX}", settings.publication)] {
         if comment_of(&mut catalog, &name)?.starts_with(MADE) {
-            catalog.query(&format!("DROP PUBLICATION {}", escape_identifier(&name)), "dropping the publication")?;
+            catalog.query(
+                &format!("DROP PUBLICATION {}", escape_identifier(&name)),
+                "dropping the publication",
+            )?;
         }
     }
     Ok(())

@@ -18,15 +18,15 @@ use deltaforge_core::{Fault, Released, clock};
 use postgres_protocol::message::frontend;
 use rustix::event::{EventfdFlags, eventfd};
 use std::os::fd::OwnedFd;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
 
-/// Size of a read buffer, bytes; a longer frame gets a buffer of its own. Small enough that even a server slowed down by our
-/// reading fills it within the longest pause.
-const BUFFER_BYTES: usize = 128 << 10;
+/// Size of a read buffer, bytes; a longer frame gets a buffer of its own. Even a server that pays for each of its sends fills it
+/// within the longest pause.
+const BUFFER_BYTES: usize = 256 << 10;
 /// Buffers between the thread and the pipeline.
 const CHANNEL_BUFFERS: usize = 2;
 /// A read of at least so many bytes means that the server is ahead; two in a row below it, that it no longer is. One alone
@@ -35,9 +35,9 @@ const GULP_BYTES: usize = 4 << 10;
 /// How long the socket is left to fill while the server is ahead: at first, at least, at most. In between it adapts so that nearly
 /// every read fills the buffer and leaves something behind: a little shorter after each that does, much longer after one that
 /// emptied the socket, since the server has to get ahead again before its sends are cheap.
-const GULP_PAUSE: Duration = Duration::from_micros(2500);
+const GULP_PAUSE: Duration = Duration::from_micros(4000);
 const GULP_PAUSE_MIN: Duration = Duration::from_micros(300);
-const GULP_PAUSE_MAX: Duration = Duration::from_micros(4000);
+const GULP_PAUSE_MAX: Duration = Duration::from_micros(8000);
 /// Longest frame: PostgreSQL's own limit of a message, 1 GiB, and a header.
 const FRAME_LIMIT: usize = (1 << 30) + 64;
 /// How long the server may take to accept a status.
@@ -209,7 +209,7 @@ impl Gulp {
         };
         let pause = match (full, trickle) {
             (true, _) => (pause - pause / 32).max(GULP_PAUSE_MIN),
-            (false, false) => (pause + pause / 2).min(GULP_PAUSE_MAX),
+            (false, false) => (pause * 2).min(GULP_PAUSE_MAX),
             (false, true) if was_trickle => return None,
             (false, true) => pause,
         };
@@ -297,9 +297,13 @@ impl Worker {
         status.extend_from_slice(&now_us.to_be_bytes());
         status.push(0);
         let mut out = BytesMut::with_capacity(64);
-        frontend::CopyData::new(status.as_slice()).map_err(|e| error::malformed("status", &e))?.write(&mut out);
+        frontend::CopyData::new(status.as_slice())
+            .map_err(|e| error::malformed("status", &e))?
+            .write(&mut out);
         self.status_due = Instant::now() + self.status_interval;
-        self.transport.write_all(&out, SEND_TIMEOUT).map_err(|e| error::lost_connection("reporting to the server", &e))
+        self.transport
+            .write_all(&out, SEND_TIMEOUT)
+            .map_err(|e| error::lost_connection("reporting to the server", &e))
     }
 
     fn finish(&mut self) -> Result<(), Fault> {
@@ -412,7 +416,11 @@ mod tests {
         let once = Gulp::after(begun, 10, false);
         assert_eq!(once, at(GULP_PAUSE, true));
         assert_eq!(Gulp::after(once, 10, false), None);
-        assert_eq!(Gulp::after(once, BUFFER_BYTES, false).map(|g| g.trickle), Some(false), "one trickle alone says nothing");
+        assert_eq!(
+            Gulp::after(once, BUFFER_BYTES, false).map(|g| g.trickle),
+            Some(false),
+            "one trickle alone says nothing"
+        );
         let mut gulp = begun;
         (0..99).for_each(|_| gulp = Gulp::after(gulp, GULP_BYTES, false));
         assert_eq!(gulp.map(|g| g.pause), Some(GULP_PAUSE_MAX));

@@ -150,7 +150,8 @@ impl World {
         };
         let Some(row) = row else { return Some(format!("event {index} has no row")) };
         let version = if change.op == Op::Delete { Value::Null } else { Value::Uint(index) };
-        let whole = nth % 16 > 0 || change.op == Op::Delete || row.get(2) == Value::Text(payload(index));
+        let whole =
+            !nth.is_multiple_of(16) || change.op == Op::Delete || row.get(2) == Value::Text(payload(index));
         if row.get(0) != Value::Int(change.key.into()) || row.get(1) != version || !whole {
             return Some(format!("event {index} has a row that is not its own: {row:?}"));
         }
@@ -248,14 +249,10 @@ impl World {
 
     /// How far an engine has come by itself, as the policy counts.
     pub(super) fn reached_by(&self, run: &Run) -> u64 {
-        let lanes = run.lanes.iter().enumerate();
-        let mut reached: Vec<u64> = match self.plan.policy {
-            CommitPolicy::Quorum(_) => lanes.map(|(_, lane)| lane.next.unwrap_or(0)).collect(),
-            _ => lanes
-                .filter(|(n, _)| self.plan.must_reach(*n))
-                .map(|(_, lane)| lane.next.unwrap_or(0))
-                .collect(),
-        };
+        let is_quorum = matches!(self.plan.policy, CommitPolicy::Quorum(_));
+        let counts = |sink: &usize| is_quorum || self.plan.must_reach(*sink);
+        let next = |sink: usize| run.lanes[sink].next.unwrap_or(0);
+        let mut reached: Vec<u64> = (0..run.lanes.len()).filter(counts).map(next).collect();
         reached.sort_unstable_by(|a, b| b.cmp(a));
         let counted = if let CommitPolicy::Quorum(n) = self.plan.policy { n } else { reached.len() };
         counted.checked_sub(1).and_then(|n| reached.get(n).copied()).unwrap_or(0)

@@ -65,12 +65,12 @@ impl Driver {
 
     /// From the first start to the last stop, or to the first violation.
     pub(super) async fn run(&mut self) {
-        self.start();
+        self.start().await;
         let deadline = self.world.plan.calm_at + DRAINED_WITHIN;
         while !self.world.is_broken() {
             tokio::time::sleep(STEP).await;
             self.observe();
-            self.start_again();
+            self.start_again().await;
             self.watch_pause().await;
             while let Some(order) = self.due_order() {
                 self.carry_out(order).await;
@@ -89,15 +89,18 @@ impl Driver {
         self.engines.last().map(Engine::status)
     }
 
-    fn start(&mut self) {
+    async fn start(&mut self) {
         self.restart_at = None;
-        self.pause = None;
+        // One that is paused for ever would never learn that it was replaced.
+        if let (Some(_), Some(engine)) = (self.pause.take(), self.engines.last()) {
+            engine.resume().await;
+        }
         self.engines.push(Engine::start(&self.world, &self.store));
     }
 
-    fn start_again(&mut self) {
+    async fn start_again(&mut self) {
         if self.restart_at.is_some_and(|at| at <= self.world.now()) {
-            self.start();
+            self.start().await;
         }
     }
 
@@ -120,13 +123,7 @@ impl Driver {
         match order {
             Order::Crash(down) => self.crash(down).await,
             Order::Stop(down) => self.stop(Some(down)).await,
-            Order::Second => {
-                // One that is paused for ever would keep the source for ever.
-                if let (Some(_), Some(engine)) = (self.pause.take(), self.engines.last()) {
-                    engine.resume().await;
-                }
-                self.start();
-            }
+            Order::Second => self.start().await,
             Order::Pause(length) => {
                 if let (None, Some(engine)) = (&self.pause, self.engines.last()) {
                     let begun = self.world.now();
@@ -267,10 +264,10 @@ impl Driver {
     async fn watch_pause(&mut self) {
         let (Some(pause), Some(engine)) = (&mut self.pause, self.engines.last()) else { return };
         let (now, status) = (self.world.now(), engine.status());
-        let facts = self.world.facts();
-        let (fills, owns) = (facts.runs[engine.run].fills, facts.runs[engine.run].epoch.is_some());
-        let doomed = !facts.runs[engine.run].doomed.is_empty();
-        drop(facts);
+        let (fills, owns, doomed) = {
+            let run = &self.world.facts().runs[engine.run];
+            (run.fills, run.epoch.is_some(), !run.doomed.is_empty())
+        };
         if status.state == State::Paused && pause.fills.is_none() {
             pause.fills = Some(fills);
         }

@@ -125,8 +125,8 @@ impl Log {
                 0..4 => Op::Truncate,
                 4..8 if *shape + 1 < MAX_SHAPES => Op::Ddl,
                 _ if !alive => Op::Create,
-                0..700 => Op::Update,
-                _ => Op::Delete,
+                700.. => Op::Delete,
+                _ => Op::Update,
             };
             if op == Op::Ddl {
                 *shape += 1;

@@ -242,7 +242,8 @@ impl Session {
         }
         let is_refused = |id: EventId| {
             let index = event_index(id).unwrap_or_default();
-            Some(index) == traits.poison || traits.refuses_every.is_some_and(|every| mix(index) % every == 0)
+            Some(index) == traits.poison
+                || traits.refuses_every.is_some_and(|every| mix(index).is_multiple_of(every))
         };
         let id = batch.events().map(|e| e.id()).find(|id| is_refused(*id))?;
         if traits.poison.is_some() {

@@ -376,7 +376,7 @@ impl SimSource {
                 Ok(())
             }
             Op::Delete => event.before(columns, key_only),
-            Op::Update if index % 3 == 0 => {
+            Op::Update if index.is_multiple_of(3) => {
                 event.before(columns, whole).and_then(|()| event.after(columns, whole))
             }
             _ => event.after(columns, whole),
