@@ -513,9 +513,7 @@ fn files_name_no_machine_and_leave_nothing_unfinished() {
             let names = |folder: &&str| line.match_indices(*folder).any(starts);
             let unfinished =
                 |word: &&str| has_word(line, word) && path.extension().is_some_and(|e| e == "rs");
-            if OF_A_MACHINE.iter().any(|folder| names(folder))
-                || UNFINISHED.iter().any(|word| unfinished(word))
-            {
+            if OF_A_MACHINE.iter().any(names) || UNFINISHED.iter().any(unfinished) {
                 found.push(format!("{}:{}: {}", shown(&path), number + 1, line.trim()));
             }
         }

@@ -95,16 +95,16 @@ pub(super) async fn take_over(
     commands: &mut mpsc::Receiver<Command>,
     said: &watch::Sender<Status>,
 ) -> Result<Option<Taken>, Failure> {
-    let mut attempt = 0;
-    let mut mode = Mode::Running;
+    let (mut attempt, mut mode) = (0, Mode::Running);
     loop {
         let taken = async {
             let lease = store.acquire(spec.source.id(), &spec.name).await?;
             let records = store.schemas(spec.source.id()).await?;
-            Ok::<_, Fault>(Taken { lease, schemas: Arc::new(SchemaLog::new(records)), mode })
+            Ok::<_, Fault>((lease, Arc::new(SchemaLog::new(records))))
         };
-        let fault = match taken.await {
-            Ok(taken) => return Ok(Some(taken)),
+        let Some(taken) = obeying(taken, commands, &mut mode, said).await else { return Ok(None) };
+        let fault = match taken {
+            Ok((lease, schemas)) => return Ok(Some(Taken { lease, schemas, mode })),
             Err(fault) if is_final(&fault) => return Err(Failure::of(fault, STATE)),
             Err(fault) => fault,
         };
@@ -113,7 +113,6 @@ pub(super) async fn take_over(
         tracing::warn!(
             pipeline = spec.name,
             attempt,
-            sleep_ms = pause.as_millis() as u64,
             code = fault.code(),
             reason = fault.message(),
             "the state store is away"
@@ -122,18 +121,33 @@ pub(super) async fn take_over(
             status.phase = Phase::Retrying;
             status.trouble = Some(Trouble::of(&fault, STATE));
         });
+        let Some(()) = obeying(tokio::time::sleep(pause), commands, &mut mode, said).await else {
+            return Ok(None);
+        };
+        said.send_modify(|status| status.trouble = None);
+    }
+}
+
+/// Waits for `work`, doing meanwhile what is asked; `None` when that is to stop.
+async fn obeying<T>(
+    work: impl Future<Output = T>,
+    commands: &mut mpsc::Receiver<Command>,
+    mode: &mut Mode,
+    said: &watch::Sender<Status>,
+) -> Option<T> {
+    let mut work = std::pin::pin!(work);
+    loop {
         tokio::select! {
             biased;
-            command = commands.recv() => match command {
-                Some(Command::Pause) => mode = Mode::Paused,
-                Some(Command::Resume) => mode = Mode::Running,
-                Some(Command::Stop) | None => return Ok(None),
+            command = commands.recv() => *mode = match command? {
+                Command::Pause => Mode::Paused,
+                Command::Resume => Mode::Running,
+                Command::Stop => return None,
             },
-            () = tokio::time::sleep(pause) => {}
+            done = &mut work => return Some(done),
         }
         said.send_modify(|status| {
-            status.state = if mode == Mode::Paused { State::Paused } else { State::Running };
-            status.trouble = None;
+            status.state = if *mode == Mode::Paused { State::Paused } else { State::Running };
         });
     }
 }

@@ -424,7 +424,7 @@ mod tests {
         let mut gulp = begun;
         (0..99).for_each(|_| gulp = Gulp::after(gulp, GULP_BYTES, false));
         assert_eq!(gulp.map(|g| g.pause), Some(GULP_PAUSE_MAX));
-        (0..99).for_each(|_| gulp = Gulp::after(gulp, BUFFER_BYTES, true));
+        (0..200).for_each(|_| gulp = Gulp::after(gulp, BUFFER_BYTES, true));
         assert_eq!(gulp.map(|g| g.pause), Some(GULP_PAUSE_MIN));
     }
 }

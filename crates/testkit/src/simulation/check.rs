@@ -63,6 +63,7 @@ impl World {
             }
             due = index + 1;
         }
+        of_run.handed = of_run.handed.max(due);
         let lane = &mut of_run.lanes[sink];
         lane.last = due.checked_sub(1);
         lane.last_seq = Some(seq);
@@ -245,6 +246,20 @@ impl World {
         while facts.acknowledged.get(facts.settled as usize).is_some_and(|bits| counts(*bits)) {
             facts.settled += 1;
         }
+    }
+
+    /// Whether an engine holds whole transactions back although every sink has answered for all that it was handed.
+    pub(super) fn holds_back(&self, run: &Run) -> bool {
+        let (Some(from), Some(given)) = (run.from, run.given.and_then(|lsn| self.log.bound(lsn))) else {
+            return false;
+        };
+        let handed = run.handed.max(from);
+        let mut strict = (0..run.lanes.len()).filter(|sink| self.plan.must_reach(*sink)).peekable();
+        let is_answered = |sink: usize| {
+            let lane = &run.lanes[sink];
+            lane.is_open && lane.next.unwrap_or(from) == handed
+        };
+        strict.peek().is_some() && strict.all(is_answered) && given > handed && (run.resumed || run.saves > 0)
     }
 
     /// How far an engine has come by itself, as the policy counts.

@@ -287,8 +287,11 @@ impl Driver {
     /// What is not yet as it must be in the end.
     fn undone(&self) -> Option<String> {
         let world = &self.world;
-        // One that was replaced and cannot read learns of it as soon as it could do harm; until then it says what it waits for.
-        let waits = |e: &&Engine| e.status().trouble.is_some_and(|t| t.code == BUSY);
+        // One that was replaced learns of it when it wants to save. It may have nothing more to save, or wait for its turn to
+        // read, and say so.
+        let given = |e: &Engine| world.facts().runs[e.run].given;
+        let has_all = |e: &Engine| given(e) == Some(world.log.last_lsn());
+        let waits = |e: &&Engine| has_all(e) || e.status().trouble.is_some_and(|t| t.code == BUSY);
         let waiting = self.engines.iter().rev().skip(1).filter(waits).count();
         let is_quiet = self.restart_at.is_none() && self.pause.is_none();
         if !self.finished && (self.engines.len() != 1 + waiting || !is_quiet) {

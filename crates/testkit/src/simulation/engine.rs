@@ -41,7 +41,12 @@ pub(super) struct Engine {
     saved_at: Duration,
     /// When the status last said that something is wrong.
     said_at: Duration,
+    /// When it last held nothing back.
+    gave_at: Duration,
 }
+
+/// Longest wait for a batch's first event that any plan has, and a little more.
+const GIVES_WITHIN: Duration = Duration::from_millis(1500);
 
 /// A connection that was just made again may be called good for so long.
 const HOPE: Duration = Duration::from_secs(1);
@@ -67,6 +72,7 @@ impl Engine {
             resumed: false,
             from_inside: false,
             given: None,
+            handed: 0,
             rows: 0,
             fills: 0,
             deliveries: 0,
@@ -118,6 +124,7 @@ impl Engine {
             saves: 0,
             saved_at: now,
             said_at: now,
+            gave_at: now,
         }
     }
 
@@ -174,7 +181,15 @@ impl Engine {
         let settled = facts.settled.min(world.reached_by(run));
         let end = world.log.bound(world.log.last_end_before(settled)).unwrap_or(0);
         let unsaved = counts && !world.plan.two_engines && end > facts.saved_index;
+        let holds_back = world.holds_back(run);
         drop(facts);
+        let blames_store = self.status.borrow().trouble.as_ref().is_some_and(|t| t.component == "state");
+        if is_paused || !holds_back || blames_store {
+            self.gave_at = now;
+        }
+        if now > self.gave_at + GIVES_WITHIN {
+            world.violated(format!("run {} holds back what it was given since {:?}", self.run, self.gave_at));
+        }
         if is_paused || !has_work || done != self.done {
             (self.done, self.done_at) = (done, now);
         }

@@ -3,7 +3,7 @@
 //! Events are numbered over the whole log from 0. That number is the event's id, the version that its row carries, and
 //! what all checks count in: "nothing lost, in order" is then "the numbers follow one another".
 
-use super::plan::LogTraits;
+use super::plan::{LogTraits, SILENCE};
 use super::rng::{Rng, mix};
 use deltaforge_core::batch::{EventId, Op};
 use deltaforge_core::{Column, Position, TableName, TableSchema};
@@ -81,6 +81,10 @@ impl Log {
         if took > most {
             log.entries.iter_mut().for_each(|e| e.at = e.at.mul_f64(most / took));
             making.at = making.at.mul_f64(most / took);
+        }
+        if let Some(from) = traits.silent_from {
+            let silence = from..from + SILENCE;
+            log.entries.iter_mut().filter(|e| silence.contains(&e.at)).for_each(|e| e.at = from);
         }
         // What comes once all faults have ceased: every engine has something to save then, and an idle place ends the log.
         making.at = making.at.max(traits.calm_at);

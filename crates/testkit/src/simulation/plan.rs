@@ -46,8 +46,13 @@ pub(super) struct LogTraits {
     pub(super) events: u64,
     pub(super) largest: u64,
     pub(super) gap_ms: u64,
+    /// Nothing is committed from then on, for [`SILENCE`].
+    pub(super) silent_from: Option<Duration>,
     pub(super) calm_at: Duration,
 }
+
+/// How long a silence lasts: longer than anybody may need to get well again and be seen to be.
+pub(super) const SILENCE: Duration = Duration::from_secs(32);
 
 /// When a component cannot be used.
 #[derive(Clone, Debug)]
@@ -182,19 +187,28 @@ impl Plan {
             events,
             largest: rng.pick(&[3, 30, 5000, 5000]),
             gap_ms: rng.scale(10, 4000),
+            silent_from: (calm_at > SILENCE + Duration::from_secs(8) && rng.chance(400))
+                .then(|| rng.millis(3000, 8000)),
             calm_at,
         };
         for sink in &mut sinks {
-            roll_misfortunes(rng, sink, policy, fair, events);
+            roll_misfortunes(rng, sink, policy, fair, &log);
         }
         let source = roll_source(rng, calm_at, fair, two_engines);
-        let store = StoreTraits {
+        let mut store = StoreTraits {
             weather: Weather::roll(rng, calm_at, fair),
             latency_ms: rng.pick(&[0, 2, 50, 400]),
             ambiguous_per_mille: rng.pick(&[0, 300, 1000]),
             panics_at: (!fair && rng.chance(30)).then(|| rng.range(1, 12)),
         };
-        let orders = if fair { Vec::new() } else { roll_orders(rng, calm_at, two_engines) };
+        let mut orders = if fair { Vec::new() } else { roll_orders(rng, calm_at, two_engines) };
+        if !fair && rng.chance(60) {
+            // Somebody pauses what cannot even begin.
+            let to = rng.millis(2000, 6000);
+            store.weather.outages = vec![Outage { from: Duration::ZERO, to, hangs: false }];
+            orders.push((rng.millis(100, 1900), Order::Pause(Duration::from_secs(14))));
+            orders.sort_by_key(|(at, _)| *at);
+        }
         Plan {
             seed,
             calm_at,
@@ -272,10 +286,19 @@ fn roll_sink(rng: &mut Rng, number: u64, calm_at: Duration, fair: bool) -> SinkT
 }
 
 /// What depends on whether the policy may wait for the sink.
-fn roll_misfortunes(rng: &mut Rng, sink: &mut SinkTraits, policy: CommitPolicy, fair: bool, events: u64) {
+fn roll_misfortunes(rng: &mut Rng, sink: &mut SinkTraits, policy: CommitPolicy, fair: bool, log: &LogTraits) {
     let waited_for = policy != CommitPolicy::Required || sink.required;
     if waited_for {
-        sink.poison = (!fair && rng.chance(40)).then(|| rng.below(events));
+        sink.poison = (!fair && rng.chance(40)).then(|| rng.below(log.events));
+        return;
+    }
+    if let Some(silent_from) = log.silent_from.filter(|_| !fair && rng.chance(700)) {
+        // It goes away and comes back while nobody has anything for it, and is perfect otherwise.
+        let (from, to) = (silent_from - Duration::from_secs(1), silent_from + Duration::from_secs(5));
+        sink.weather.outages = vec![Outage { from, to, hangs: false }];
+        (sink.weather.faults_per_mille, sink.stalls_per_mille, sink.panics_at) = (0, 0, None);
+        sink.retry =
+            RetryPolicy { initial_ms: 50, max_ms: 500, jitter: 0.0, max_attempts: rng.range(1, 4) as u32 };
         return;
     }
     sink.retry.max_attempts = rng.pick(&[1, 3, 5]);

@@ -62,7 +62,7 @@ impl SinkPlan for SimSinkPlan {
         }
         let mut facts = world.facts();
         let lane = &mut facts.runs[self.run].lanes[self.sink];
-        (lane.last, lane.last_seq) = (None, None);
+        (lane.last, lane.last_seq, lane.is_open) = (None, None, true);
         drop(facts);
         world.trace(|| format!("run {} sink{} open", self.run, self.sink));
         let session = Session {
@@ -164,6 +164,7 @@ impl Drop for SimSink {
     fn drop(&mut self) {
         // The connection is gone with what was on its way; how much of it the target still got, nobody can tell.
         let mut session = self.session();
+        session.world.facts().runs[session.run].lanes[session.sink].is_open = false;
         session.fail();
     }
 }

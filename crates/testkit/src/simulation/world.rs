@@ -90,6 +90,8 @@ pub(super) struct Run {
     pub(super) resumed: bool,
     /// End of the last whole transaction or idle place that it was given.
     pub(super) given: Option<u64>,
+    /// The event after the last that was handed to any sink.
+    pub(super) handed: u64,
     pub(super) rows: u64,
     pub(super) fills: u64,
     pub(super) deliveries: u64,
@@ -109,6 +111,7 @@ pub(super) struct Run {
 /// What one engine gave one sink.
 #[derive(Clone, Debug, Default)]
 pub(super) struct LaneFacts {
+    pub(super) is_open: bool,
     /// The last event handed over in the present session.
     pub(super) last: Option<u64>,
     /// Number of the last batch handed over in the present session.
