@@ -46,7 +46,7 @@ impl Handle {
         self.task.as_ref().is_none_or(Task::is_finished)
     }
 
-    /// Halts reading; what was read is delivered, the connection stays. A pipeline that has ended is left alone.
+    /// Halts reading; batches in flight finish, what waits for a batch waits on, the connection stays. A pipeline that has ended is left alone.
     pub async fn pause(&self) {
         let _ended = self.commands.send(Command::Pause).await;
     }
