@@ -80,7 +80,7 @@ pub fn batch_of(rows: &[Row<'_>]) -> Arc<Batch> {
     let mut builder = BatchBuilder::new(limits, None, 0);
     let mut tables = Vec::new();
     builder.read_at(1_700_000_000_000);
-    builder.begin(TransactionHead { id: "755", ts_us: 1_700_000_000_000_000 }, 0, |_| {});
+    builder.begin(TransactionHead { id: "755", ts_us: 1_700_000_000_000_000, ts_exact: true }, 0, |_| {});
     for row in rows {
         let known = tables.iter().find(|(name, _)| *name == row.table).map(|(_, index)| *index);
         let table = known.unwrap_or_else(|| {
