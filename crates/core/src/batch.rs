@@ -463,7 +463,7 @@ impl BatchBuilder {
     pub fn event(&mut self, op: Op, table: TableIx) -> EventWriter<'_> {
         let start = self.arena.len() as u32;
         let (ts_us, ts_exact) =
-            self.open.as_ref().map_or((self.read_ms * 1000, false), |open| (open.ts_us, open.ts_exact));
+            self.open.as_ref().map_or((self.read_ms * 1000, true), |open| (open.ts_us, open.ts_exact));
         let slot = Slot {
             id: EventId::default(),
             op,

@@ -33,7 +33,9 @@ fn rows_become_events_with_their_place_and_transaction() {
         assert_eq!(events[3]["before"], row(2, Value::Null, 0));
         let orders: Vec<_> = events[..3]
             .iter()
-            .map(|e| (e["transaction"]["total_order"].as_u64().unwrap(), e["source"]["row"].as_u64().unwrap()))
+            .map(|e| {
+                (e["transaction"]["total_order"].as_u64().unwrap(), e["source"]["row"].as_u64().unwrap())
+            })
             .collect();
         assert_eq!(orders, [(1, 0), (2, 1), (3, 0)]);
         let source = &events[0]["source"];
@@ -46,7 +48,10 @@ fn rows_become_events_with_their_place_and_transaction() {
         assert!(source["pos"].as_u64().unwrap() > 4);
         assert_eq!(source["ts_us"].is_u64(), flavour == Flavour::MySql, "MariaDB logs whole seconds");
         let truncate = &events[5];
-        assert_eq!((&truncate["op"], &truncate["before"], &truncate["after"]), (&json!("t"), &Value::Null, &Value::Null));
+        assert_eq!(
+            (&truncate["op"], &truncate["before"], &truncate["after"]),
+            (&json!("t"), &Value::Null, &Value::Null)
+        );
         assert_eq!(truncate["ddl"]["kind"], "truncate");
         assert_eq!(truncate["ddl"]["tables"], json!([format!("{db}.t")]));
         let ids: std::collections::HashSet<_> = events.iter().map(|e| e["event_id"].to_string()).collect();
@@ -87,7 +92,8 @@ fn statements_of_every_kind_give_their_rows() {
             })
             .collect();
         // In which order an UPDATE of two tables changes them is the server's business, and so is how it replaces a row.
-        let of = |table: &str| short.iter().filter(|s| s[1..].starts_with(table)).cloned().collect::<Vec<_>>();
+        let of =
+            |table: &str| short.iter().filter(|s| s[1..].starts_with(table)).cloned().collect::<Vec<_>>();
         assert_eq!(of("b"), ["cb1", "ub1"], "{}", flavour.name());
         let of_a = of("a");
         assert_eq!(of_a[..5], ["ca1", "ca2", "ua1", "ca3", "ca5"], "{}", flavour.name());
@@ -145,7 +151,8 @@ fn compressed_transactions_and_partial_json_are_decoded() {
     assert_eq!(events[3]["after"]["d"], json!({"a": [1, 20, 3], "b": "x"}));
     assert_eq!(events[4]["after"]["d"], json!({"a": [20, 3], "b": "y"}));
     assert_eq!(events[4]["before"]["d"], json!({"a": [1, 20, 3], "b": "x"}));
-    let places: Vec<_> = events[..3].iter().map(|e| (e["source"]["pos"].clone(), e["source"]["row"].clone())).collect();
+    let places: Vec<_> =
+        events[..3].iter().map(|e| (e["source"]["pos"].clone(), e["source"]["row"].clone())).collect();
     assert_eq!(places[0].0, places[2].0, "one event of the log holds the transaction");
     assert_eq!(places.iter().map(|p| p.1.as_u64().unwrap()).collect::<Vec<_>>(), [0, 1, 2]);
     engine.stop();
@@ -163,7 +170,10 @@ fn columns_that_are_not_logged_are_absent() {
         let events = home.wait_events(3);
         assert_eq!(events[0]["after"]["b"], "x", "{}", flavour.name());
         assert_eq!(events[1]["before"], json!({"id": 1}));
-        assert_eq!(events[1]["after"], json!({"id": {"_unchanged": true}, "a": {"_unchanged": true}, "b": "y"}));
+        assert_eq!(
+            events[1]["after"],
+            json!({"id": {"_unchanged": true}, "a": {"_unchanged": true}, "b": "y"})
+        );
         assert_eq!(events[2]["before"], json!({"id": 1}));
         engine.stop();
     }

@@ -82,7 +82,10 @@ fn a_purged_log_is_named_and_nothing_is_given() {
         server.sql(&db, "insert into t values (1)");
         home.wait_events(1);
         engine.stop();
-        server.sql(&db, "insert into t values (2); flush binary logs; insert into t values (3); flush binary logs");
+        server.sql(
+            &db,
+            "insert into t values (2); flush binary logs; insert into t values (3); flush binary logs",
+        );
         let (last, _) = server.binlog_end();
         // A file that a reader is in stays, and MariaDB notices late that ours has gone.
         deltaforge_testkit::wait_for("the purge", support::PATIENCE, || {

@@ -55,7 +55,8 @@ fn a_change_that_was_not_logged_stops_the_table_and_no_other() {
     for flavour in Flavour::available() {
         let server = own_server(flavour, &["--binlog-row-metadata=MINIMAL"]);
         let db = server.fresh_db("unlogged");
-        server.sql(&db, "create table t (id int primary key, a int); create table other (id int primary key)");
+        server
+            .sql(&db, "create table t (id int primary key, a int); create table other (id int primary key)");
         let home = home(&server, &db, "");
         let engine = home.start();
         server.sql(&db, "insert into t values (1, 1)");
@@ -63,7 +64,8 @@ fn a_change_that_was_not_logged_stops_the_table_and_no_other() {
         server.sql(&db, "set sql_log_bin = 0; alter table t add column b int; set sql_log_bin = 1; insert into t values (2, 2, 2); insert into other values (1)");
         let events = home.wait_events(2);
         assert_eq!(events[1]["source"]["table"], "other", "{}", flavour.name());
-        let status = engine.wait_status("p", "with a stopped table", |s| s["error"]["code"] == "source.table_stopped");
+        let status =
+            engine.wait_status("p", "with a stopped table", |s| s["error"]["code"] == "source.table_stopped");
         let message = status["error"]["message"].as_str().unwrap();
         assert!(message.contains(&format!("{db}.t")) && message.contains("2 columns expected"), "{message}");
         engine.stop();
@@ -85,7 +87,8 @@ fn a_change_logged_as_a_statement_stops_the_table() {
         let home = home(server, &db, "");
         let engine = home.start();
         server.sql(&db, "insert into t values (1, 1); set session binlog_format = 'STATEMENT'; update t set a = 2; set session binlog_format = 'ROW'; insert into t values (2, 2)");
-        let status = engine.wait_status("p", "with a stopped table", |s| s["error"]["code"] == "source.table_stopped");
+        let status =
+            engine.wait_status("p", "with a stopped table", |s| s["error"]["code"] == "source.table_stopped");
         assert!(status["error"]["message"].as_str().unwrap().contains("UPDATE"), "{status}");
         assert_eq!(home.wait_events(1).len(), 1, "{}", flavour.name());
         engine.stop();
@@ -108,8 +111,18 @@ fn an_online_schema_change_swaps_the_table() {
         );
         let engine = home.start();
         support::wait_for_event(&home, |e| e["after"]["id"] == 3);
-        let of_t: Vec<_> = home.events().iter().filter(|e| e["source"]["table"] == "t").map(|e| e["after"].clone()).collect();
-        assert_eq!(of_t, [json!({"id": 2, "b": "x", "a": 2}), json!({"id": 3, "b": "y"})], "{}", server.flavour().name());
+        let of_t: Vec<_> = home
+            .events()
+            .iter()
+            .filter(|e| e["source"]["table"] == "t")
+            .map(|e| e["after"].clone())
+            .collect();
+        assert_eq!(
+            of_t,
+            [json!({"id": 2, "b": "x", "a": 2}), json!({"id": 3, "b": "y"})],
+            "{}",
+            server.flavour().name()
+        );
         engine.stop();
     }
 }

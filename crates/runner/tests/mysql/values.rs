@@ -47,7 +47,11 @@ fn cases(flavour: Flavour) -> Vec<(&'static str, &'static str, Value)> {
     match flavour {
         Flavour::MySql => cases.push(("vector(2)", "string_to_vector('[1,2.5]')", json!([1.0, 2.5]))),
         Flavour::MariaDb => {
-            cases.push(("uuid", "'123e4567-e89b-12d3-a456-426655440000'", json!("123e4567-e89b-12d3-a456-426655440000")));
+            cases.push((
+                "uuid",
+                "'123e4567-e89b-12d3-a456-426655440000'",
+                json!("123e4567-e89b-12d3-a456-426655440000"),
+            ));
             cases.push(("inet6", "'2001:db8::ff00:42:8329'", json!("2001:db8::ff00:42:8329")));
             cases.push(("inet4", "'192.0.2.146'", json!("192.0.2.146")));
         }
@@ -61,7 +65,8 @@ fn values_are_those_of_the_guide() {
         let server = own_server(flavour, &["--default-time-zone=+05:45"]);
         let db = server.fresh_db("types");
         let cases = cases(flavour);
-        let columns: Vec<_> = cases.iter().enumerate().map(|(i, case)| format!("c{i} {} null", case.0)).collect();
+        let columns: Vec<_> =
+            cases.iter().enumerate().map(|(i, case)| format!("c{i} {} null", case.0)).collect();
         server.sql(&db, &format!("create table t (id int primary key, {}, tail int)", columns.join(", ")));
         let home = home(&server, &db, "");
         let engine = home.start();
@@ -83,17 +88,24 @@ fn values_are_those_of_the_guide() {
 fn zero_dates_follow_their_setting() {
     for flavour in Flavour::available() {
         let server = server(flavour);
-        for (setting, day, moment) in [
-            ("'null'", Value::Null, Value::Null),
-            ("string", json!("2024-00-15"), json!("0000-00-00")),
-        ] {
+        for (setting, day, moment) in
+            [("'null'", Value::Null, Value::Null), ("string", json!("2024-00-15"), json!("0000-00-00"))]
+        {
             let db = server.fresh_db("zero");
-            server.sql(&db, "create table t (id int primary key, d date null, m datetime null, n date not null)");
+            server.sql(
+                &db,
+                "create table t (id int primary key, d date null, m datetime null, n date not null)",
+            );
             let home = home(server, &db, &format!(", zero_date: {setting}"));
             let engine = home.start();
             server.sql(&db, "set sql_mode = ''; insert into t values (1, '2024-00-15', 0, '0000-00-00')");
             let events = home.wait_events(1);
-            assert_eq!(events[0]["after"], json!({"id": 1, "d": day, "m": moment, "n": "0000-00-00"}), "{}", flavour.name());
+            assert_eq!(
+                events[0]["after"],
+                json!({"id": 1, "d": day, "m": moment, "n": "0000-00-00"}),
+                "{}",
+                flavour.name()
+            );
             engine.stop();
         }
     }

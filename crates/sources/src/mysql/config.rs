@@ -196,7 +196,9 @@ fn parse_target(fields: &mut Fields<'_>) -> Option<Target> {
             _ => {}
         }
     }
-    if tls.cert_file.is_some() != tls.key_file.is_some() && (dsn.cert_file.is_some() || dsn.key_file.is_some()) {
+    if tls.cert_file.is_some() != tls.key_file.is_some()
+        && (dsn.cert_file.is_some() || dsn.key_file.is_some())
+    {
         conflict("dsn", "`ssl-cert` and `ssl-key` are given together or not at all".into());
     }
     let verify = dsn.wants_tls || tls.ca_file.is_some();
@@ -232,9 +234,7 @@ fn parse_start(fields: &mut Fields<'_>) -> StartPosition {
         return StartPosition::Latest;
     };
     match &node.value {
-        Raw::Map(_) => {
-            fields.map("start_position", parse_place).flatten().unwrap_or(StartPosition::Latest)
-        }
+        Raw::Map(_) => fields.map("start_position", parse_place).flatten().unwrap_or(StartPosition::Latest),
         _ => match fields.choice("start_position", &["latest", "earliest"], &[], "latest") {
             "earliest" => StartPosition::Earliest,
             _ => StartPosition::Latest,

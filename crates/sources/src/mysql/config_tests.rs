@@ -50,10 +50,16 @@ fn defaults_are_those_of_the_specification() {
     assert_eq!(settings.start_position, StartPosition::Latest);
     assert_eq!(settings.zero_date, ZeroDate::Null);
     assert_eq!(settings.target.tls_mode, TlsMode::Prefer);
-    let seconds = [settings.target.connect_timeout, settings.heartbeat, settings.read_timeout, settings.inactivity_timeout];
+    let seconds = [
+        settings.target.connect_timeout,
+        settings.heartbeat,
+        settings.read_timeout,
+        settings.inactivity_timeout,
+    ];
     assert_eq!(seconds.map(|d| d.as_secs()), [30, 15, 90, 60]);
     assert!(!settings.tables_must_exist && settings.tables.is_all());
-    let shown = |key: &str| findings.defaults.iter().find(|(path, _)| path == key).map(|(_, value)| value.clone());
+    let shown =
+        |key: &str| findings.defaults.iter().find(|(path, _)| path == key).map(|(_, value)| value.clone());
     for (key, value) in [
         ("tables", json!([])),
         ("start_position", json!("latest")),
@@ -80,10 +86,19 @@ fn every_key_is_read() {
         "tls": {"mode": "require"},
     }));
     assert_eq!((settings.id.as_str(), settings.server_id), ("x", u32::MAX));
-    assert!(settings.captures("shop", "orders") && settings.captures("a", "b_1") && !settings.captures("a", "b_tmp"));
+    assert!(
+        settings.captures("shop", "orders")
+            && settings.captures("a", "b_1")
+            && !settings.captures("a", "b_tmp")
+    );
     assert_eq!(settings.start_position, StartPosition::Earliest);
     assert_eq!((settings.zero_date, settings.tables_must_exist), (ZeroDate::Error, true));
-    let seconds = [settings.target.connect_timeout, settings.heartbeat, settings.read_timeout, settings.inactivity_timeout];
+    let seconds = [
+        settings.target.connect_timeout,
+        settings.heartbeat,
+        settings.read_timeout,
+        settings.inactivity_timeout,
+    ];
     assert_eq!(seconds.map(|d| d.as_secs()), [5, 1, 2, 3]);
     assert_eq!((settings.retry.max_attempts, settings.target.tls_mode), (3, TlsMode::Require));
 }
@@ -93,7 +108,8 @@ fn the_server_id_is_derived_as_promised() {
     // CRC-32/ISO-HDLC of `123456789` is cbf43926.
     assert_eq!(derived_server_id("123456789"), 1 + 0xcbf4_3926);
     // One above 4000000000: ee6b2800 is 4000000000.
-    let wrapped = (0..).map(|n| format!("s{n}")).find(|id| crc32fast::hash(id.as_bytes()) >= 4_000_000_000).unwrap();
+    let wrapped =
+        (0..).map(|n| format!("s{n}")).find(|id| crc32fast::hash(id.as_bytes()) >= 4_000_000_000).unwrap();
     assert_eq!(derived_server_id(&wrapped), 1 + (crc32fast::hash(wrapped.as_bytes()) - 4_000_000_000));
 }
 
@@ -124,7 +140,10 @@ fn start_positions() {
     assert_eq!(start(json!("earliest")), StartPosition::Earliest);
     let at = StartPosition::At { file: "binlog.000007".into(), pos: 5_000_000_000 };
     assert_eq!(start(json!({"file": "binlog.000007", "pos": 5_000_000_000_u64})), at);
-    assert_eq!(start(json!({"file": "binlog.000007"})), StartPosition::At { file: "binlog.000007".into(), pos: 4 });
+    assert_eq!(
+        start(json!({"file": "binlog.000007"})),
+        StartPosition::At { file: "binlog.000007".into(), pos: 4 }
+    );
     for text in ["3e11fa47-71ca-11e1-9e33-c80aa9429562:1-42", "0-1-42,7-2-5"] {
         let StartPosition::After(set) = start(json!({"gtid": text})) else { panic!("{text}") };
         assert_eq!(set.to_string(), text);
@@ -186,7 +205,12 @@ fn what_is_refused_says_where_and_why() {
         (json!({"start_position": {"file": "binlog"}}), "start_position.file", Form, "log file"),
         (json!({"start_position": {"file": "b.1", "pos": 3}}), "start_position.pos", Range, "at least 4"),
         (json!({"start_position": {"gtid": "nonsense"}}), "start_position.gtid", Form, ""),
-        (json!({"start_position": {"gtid": "0-1-2", "file": "b.1"}}), "start_position.gtid", Conflict, "and a place"),
+        (
+            json!({"start_position": {"gtid": "0-1-2", "file": "b.1"}}),
+            "start_position.gtid",
+            Conflict,
+            "and a place",
+        ),
         (json!({"start_position": {"lsn": "0/0"}}), "start_position.lsn", Unknown, "unknown key"),
         (json!({"on_lost_position": "snapshot"}), "on_lost_position", Choice, "planned"),
         (json!({"snapshot": {"mode": "initial"}}), "snapshot", Unknown, "planned"),
@@ -194,10 +218,20 @@ fn what_is_refused_says_where_and_why() {
         (json!({"tables": ["a.b.c"]}), "tables[0]", Form, "two parts"),
         (json!({"table": []}), "table", Unknown, "unknown key"),
         (json!({"dsn": "mysqls://u@h", "tls": {"mode": "prefer"}}), "tls", Conflict, "`mysqls://`"),
-        (json!({"dsn": "mysql://u@h?ssl-mode=required", "tls": {"mode": "disable"}}), "tls", Conflict, "contradicts"),
+        (
+            json!({"dsn": "mysql://u@h?ssl-mode=required", "tls": {"mode": "disable"}}),
+            "tls",
+            Conflict,
+            "contradicts",
+        ),
         (json!({"dsn": "mysql://u@h?ssl-ca=/a", "tls": {"ca_file": "/b"}}), "tls", Conflict, "`ssl-ca`"),
         (json!({"dsn": "mysql://u@h?ssl-cert=/a"}), "dsn", Conflict, "together"),
-        (json!({"dsn": "mysql://u@h?connect_timeout=3", "connect_timeout_secs": 4}), "connect_timeout_secs", Conflict, "contradicts"),
+        (
+            json!({"dsn": "mysql://u@h?connect_timeout=3", "connect_timeout_secs": 4}),
+            "connect_timeout_secs",
+            Conflict,
+            "contradicts",
+        ),
     ];
     for (config, path, class, message) in cases {
         let shown = config.to_string();

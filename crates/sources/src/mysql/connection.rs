@@ -20,7 +20,7 @@ const MESSAGE_LIMIT: usize = 64 << 20;
 const ANSWER_LIMIT: usize = 1 << 30;
 /// Most columns of an answer: the servers' own limit.
 const COLUMN_LIMIT: u64 = 4096;
-/// How long an answer may take, unless a statement waits on others.
+/// How long the server may be silent while it answers.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest time-out that the servers take, seconds: a year.
 const NO_TIMEOUT: u32 = 31_536_000;
@@ -86,7 +86,6 @@ impl Row {
 #[derive(Debug)]
 pub(super) struct Connection {
     pub(super) packets: Packets,
-    connection_id: u32,
     version: Version,
     account: String,
 }
@@ -119,13 +118,9 @@ impl Connection {
     fn over(transport: Transport, target: &Target, host: &str) -> Result<Connection, Fault> {
         let mut packets = Packets::new(transport, target.connect_timeout);
         let greeting = login::log_in(&mut packets, target, host)?;
-        packets.patience = Some(PATIENCE);
-        let mut connection = Connection {
-            packets,
-            connection_id: greeting.connection_id,
-            version: Version::parse(&greeting.version, ""),
-            account: String::new(),
-        };
+        packets.patience = PATIENCE;
+        let mut connection =
+            Connection { packets, version: Version::parse(&greeting.version, ""), account: String::new() };
         connection.set_up()?;
         Ok(connection)
     }
@@ -140,7 +135,9 @@ impl Connection {
         self.account = format!("{}@{}", quote::literal(user), quote::literal(host));
         if !self.version.is_supported() {
             let message = format!("the server is {}", self.version);
-            return Err(Fault::config("mysql.version", message).hint("MySQL from 8.0 and MariaDB from 10.5 are read"));
+            return Err(
+                Fault::config("mysql.version", message).hint("MySQL from 8.0 and MariaDB from 10.5 are read")
+            );
         }
         let no_limit = match self.version.flavour {
             Flavour::MySql => "max_execution_time = 0",
@@ -159,11 +156,6 @@ impl Connection {
             let _english = self.query("SET lc_messages = 'en_US'", "asking for English messages");
         }
         Ok(())
-    }
-
-    /// Number of the connection, for `KILL`.
-    pub(super) fn connection_id(&self) -> u32 {
-        self.connection_id
     }
 
     /// Which server this is.
@@ -206,7 +198,10 @@ impl Connection {
             Some(0x00) => return Ok(Vec::new()),
             Some(0xff) => return Err(self.refused(&first, what)),
             Some(0xfb) => return Err(error::protocol("it asks for a file of this machine")),
-            _ => Bytes::new(&first).lenenc("columns").ok().filter(|columns| (1..=COLUMN_LIMIT).contains(columns)),
+            _ => Bytes::new(&first)
+                .lenenc("columns")
+                .ok()
+                .filter(|columns| (1..=COLUMN_LIMIT).contains(columns)),
         };
         let columns = columns.ok_or_else(|| error::protocol("an answer that is none"))? as usize;
         for _ in 0..columns {
@@ -228,7 +223,9 @@ impl Connection {
             if bytes > ANSWER_LIMIT {
                 return Err(error::protocol("an answer without end"));
             }
-            rows.push(Row::parse(&message, columns).map_err(|e| error::protocol(&format!("a row: {}", e.0)))?);
+            rows.push(
+                Row::parse(&message, columns).map_err(|e| error::protocol(&format!("a row: {}", e.0)))?,
+            );
         }
     }
 
@@ -246,11 +243,6 @@ impl Connection {
             Some(0xff) => Err(self.refused(&answer, what)),
             _ => Err(error::protocol("an answer that is neither OK nor an error")),
         }
-    }
-
-    /// For statements that wait on others: there is no last moment.
-    pub(super) fn wait_without_end(&mut self) {
-        self.packets.patience = None;
     }
 
     /// Classes an ERR packet; a missing right comes with the statement that gives it.
@@ -275,7 +267,10 @@ fn is_end(message: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "in a test, a panic with a clear message is how a failure is reported")]
+    #![allow(
+        clippy::unwrap_used,
+        reason = "in a test, a panic with a clear message is how a failure is reported"
+    )]
 
     use super::*;
 
@@ -288,13 +283,20 @@ mod tests {
         assert_eq!(row.bytes(9), None);
         assert_eq!((row.maybe(0), row.text(0), row.text(2)), (None, String::new(), "a\u{fffd}\0".into()));
         assert_eq!((row.number(3), row.number(2), row.number(0)), (Some(42), None, None));
-        for (bytes, columns) in [(&b"\x05a"[..], 1), (b"", 1), (b"\x01a\x01b", 1), (b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff", 1)] {
+        for (bytes, columns) in
+            [(&b"\x05a"[..], 1), (b"", 1), (b"\x01a\x01b", 1), (b"\xfe\xff\xff\xff\xff\xff\xff\xff\xff", 1)]
+        {
             assert!(Row::parse(bytes, columns).is_err(), "{bytes:x?}");
         }
     }
 
     #[test]
     fn the_end_of_an_answer_is_no_row() {
-        assert!(is_end(&[0xfe, 0, 0, 2, 0]) && !is_end(&[0xfe, 1, 0, 0, 0, 0, 0, 0, 0, 7]) && !is_end(&[]) && !is_end(&[0]));
+        assert!(
+            is_end(&[0xfe, 0, 0, 2, 0])
+                && !is_end(&[0xfe, 1, 0, 0, 0, 0, 0, 0, 0, 7])
+                && !is_end(&[])
+                && !is_end(&[0])
+        );
     }
 }

@@ -11,9 +11,7 @@
 //!
 //! Every event of the log is one of a closed list; one that is not, and that may hold rows, stops the pipeline.
 
-use super::binlog::{
-    self, Event, EventType, Format, Inflater, Query, Unpacker, header,
-};
+use super::binlog::{self, Event, EventType, Format, Inflater, Query, Unpacker, header};
 use super::config::Settings;
 use super::error;
 use super::flavour::Flavour;
@@ -24,10 +22,10 @@ use super::rows::{RowCursor, Statement as RowStatement};
 use super::schema::{ChangeKind, Context, Statement, TableRef, classify};
 use super::schemas::{LookedUp, Resolved, Schemas};
 use super::xa::{Prepared, Spool};
+use deltaforge_core::Fault;
 use deltaforge_core::batch::{BatchBuilder, EventId, Op, TransactionHead};
 use deltaforge_core::source::SourceStats;
 use deltaforge_core::value::Value;
-use deltaforge_core::Fault;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -64,6 +62,8 @@ pub(super) struct Transaction {
     has_begin: bool,
     /// MariaDB: ends with its only statement.
     standalone: bool,
+    /// MariaDB: its statement only begins to alter a table; the same statement comes again once that is done.
+    only_begins: bool,
 }
 
 /// Where the source begins.
@@ -121,7 +121,12 @@ pub(super) struct Decoder {
 }
 
 impl Decoder {
-    pub(super) fn new(settings: &Arc<Settings>, stats: &Arc<SourceStats>, start: Start, schemas: Schemas) -> Decoder {
+    pub(super) fn new(
+        settings: &Arc<Settings>,
+        stats: &Arc<SourceStats>,
+        start: Start,
+        schemas: Schemas,
+    ) -> Decoder {
         let mut identity = settings.id.clone().into_bytes();
         identity.push(0);
         let number = position::number(start.place.number, start.place.end);
@@ -202,7 +207,12 @@ impl Decoder {
         Ok(step)
     }
 
-    pub(super) fn decoded(&mut self, head: &binlog::Header, body: &[u8], out: &mut BatchBuilder) -> Result<Step, Fault> {
+    pub(super) fn decoded(
+        &mut self,
+        head: &binlog::Header,
+        body: &[u8],
+        out: &mut BatchBuilder,
+    ) -> Result<Step, Fault> {
         let event = binlog::decode(head, body, self.format).map_err(|e| self.undecodable(e))?;
         match event {
             Event::Rows(rows) => {
@@ -244,14 +254,21 @@ impl Decoder {
             Event::PreviousGtids(set) => self.previous_gtids(set),
             Event::GtidList(_) | Event::Stop | Event::RowFree(_) => Ok(Step::Done),
             Event::Ignored(kind) => {
-                tracing::debug!(source_id = self.settings.id, kind = kind.name(), "an event of an unknown type may be ignored");
+                tracing::debug!(
+                    source_id = self.settings.id,
+                    kind = kind.name(),
+                    "an event of an unknown type may be ignored"
+                );
                 Ok(Step::Done)
             }
             Event::StatementPart(_) => Ok(Step::Done),
             Event::LoadData(query) => self.query(&query, out),
             Event::Incident(incident) => {
                 let said = String::from_utf8_lossy(incident.message).into_owned();
-                let message = format!("the server says at {} that changes may be missing from its log: {said}", self.place.here());
+                let message = format!(
+                    "the server says at {} that changes may be missing from its log: {said}",
+                    self.place.here()
+                );
                 Err(Fault::lost("mysql.incident", message).hint(
                     "the log has a gap here: remove the checkpoint and start at `latest` once the tables were copied anew",
                 ))
@@ -268,7 +285,13 @@ impl Decoder {
 
     // --- where the log is -------------------------------------------------------------------------------------------
 
-    fn rotate(&mut self, file: &str, pos: u64, head: &binlog::Header, out: &mut BatchBuilder) -> Result<Step, Fault> {
+    fn rotate(
+        &mut self,
+        file: &str,
+        pos: u64,
+        head: &binlog::Header,
+        out: &mut BatchBuilder,
+    ) -> Result<Step, Fault> {
         // One that the server makes up stands before what follows it: at the start of a stream the file that it begins with.
         self.schemas.forget_ids();
         if head.end_pos != 0 && !head.is_artificial() {
@@ -284,7 +307,11 @@ impl Decoder {
     }
 
     fn heartbeat(&mut self, file: &str, pos: u64, out: &mut BatchBuilder) -> Result<Step, Fault> {
-        if self.transaction.is_none() && file == self.place.file && pos > self.place.end && self.seek.is_none() {
+        if self.transaction.is_none()
+            && file == self.place.file
+            && pos > self.place.end
+            && self.seek.is_none()
+        {
             (self.place.start, self.place.end) = (pos, pos);
             self.advance(out);
         }
@@ -331,7 +358,12 @@ impl Decoder {
     fn skip(&mut self, head: &binlog::Header, body: &[u8], out: &mut BatchBuilder) -> Result<Step, Fault> {
         use EventType as T;
         match head.kind {
-            T::FormatDescription | T::Rotate | T::PreviousGtids | T::Gtid | T::GtidTagged | T::AnonymousGtid => {
+            T::FormatDescription
+            | T::Rotate
+            | T::PreviousGtids
+            | T::Gtid
+            | T::GtidTagged
+            | T::AnonymousGtid => {
                 return self.decoded(head, body, out);
             }
             // What is inside ends a transaction, and does not matter otherwise.
@@ -339,7 +371,10 @@ impl Decoder {
             T::Query => {
                 let event = binlog::decode(head, body, self.format).map_err(|e| self.undecodable(e))?;
                 let Event::Query(query) = event else { return Ok(Step::Done) };
-                if matches!(self.classify(&query, query.sql), Statement::Begin | Statement::XaStart(_) | Statement::XaEnd(_)) {
+                if matches!(
+                    self.classify(&query, query.sql),
+                    Statement::Begin | Statement::XaStart(_) | Statement::XaEnd(_)
+                ) {
                     return Ok(Step::Done);
                 }
             }
@@ -379,7 +414,11 @@ impl Decoder {
         })
     }
 
-    fn maria_gtid(&mut self, head: &binlog::Header, event: &binlog::MariaGtidEvent<'_>) -> Result<Step, Fault> {
+    fn maria_gtid(
+        &mut self,
+        head: &binlog::Header,
+        event: &binlog::MariaGtidEvent<'_>,
+    ) -> Result<Step, Fault> {
         use binlog::MariaGtidEvent as Flags;
         let gtid = MariaGtid { domain: event.domain, server: head.server_id, n: event.sequence };
         let xa = event.is(Flags::PREPARED_XA);
@@ -391,6 +430,7 @@ impl Decoder {
             start: (self.place.file.clone(), self.place.start),
             xa,
             standalone: event.is(Flags::STANDALONE),
+            only_begins: event.alter.is_some_and(|phase| !matches!(phase, binlog::AlterPhase::Commit(_))),
             ..Transaction::default()
         })?;
         if xa {
@@ -634,7 +674,12 @@ impl Decoder {
         };
         let place = self.place.sortable();
         for table in affected {
-            self.schemas.stop(&table, format!("{reason}: SET GLOBAL binlog_format = 'ROW'"), place, at.clone());
+            self.schemas.stop(
+                &table,
+                format!("{reason}: SET GLOBAL binlog_format = 'ROW'"),
+                place,
+                at.clone(),
+            );
         }
         Ok(())
     }
@@ -647,6 +692,10 @@ impl Decoder {
         sql: &[u8],
         out: &mut BatchBuilder,
     ) -> Result<Step, Fault> {
+        if self.transaction.as_ref().is_some_and(|transaction| transaction.only_begins) {
+            self.end(out)?;
+            return Ok(Step::Done);
+        }
         if let Statement::Tables(changes) = statement {
             while let Some(change) = changes.get(self.handled) {
                 if matches!(change.kind, ChangeKind::Truncate)
@@ -654,7 +703,9 @@ impl Decoder {
                 {
                     return Ok(Step::LookUp(table));
                 }
-                if matches!(change.kind, ChangeKind::Alter { rows: true }) && self.schemas.captures(&change.table) {
+                if matches!(change.kind, ChangeKind::Alter { rows: true })
+                    && self.schemas.captures(&change.table)
+                {
                     tracing::warn!(
                         source_id = self.settings.id,
                         table = format!("{}.{}", change.table.db, change.table.table),
@@ -717,7 +768,13 @@ impl Decoder {
 
     /// Identity of an event: the same in every replay, and with GTIDs on every server.
     #[inline]
-    pub(super) fn event_id(&mut self, transaction: &Transaction, full: &str, counter: usize, row: u64) -> EventId {
+    pub(super) fn event_id(
+        &mut self,
+        transaction: &Transaction,
+        full: &str,
+        counter: usize,
+        row: u64,
+    ) -> EventId {
         self.identity.truncate(self.identity_prefix);
         match &transaction.gtid {
             Some(gtid) => {

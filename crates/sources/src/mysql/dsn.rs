@@ -102,7 +102,9 @@ impl Dsn {
             Some(_) if self.hosts.iter().any(|host| host.host != "localhost") => {
                 return Err("a `socket` and a host: keep one of the two".into());
             }
-            None if self.hosts.is_empty() => self.hosts.push(Address { host: "localhost".into(), port: PORT }),
+            None if self.hosts.is_empty() => {
+                self.hosts.push(Address { host: "localhost".into(), port: PORT })
+            }
             _ => {}
         }
         if self.wants_tls && matches!(self.tls_mode, Some(TlsMode::Disable | TlsMode::Prefer)) {
@@ -129,7 +131,10 @@ fn tls_mode(word: &str) -> Result<TlsMode, String> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "in a test, a panic with a clear message is how a failure is reported")]
+    #![allow(
+        clippy::unwrap_used,
+        reason = "in a test, a panic with a clear message is how a failure is reported"
+    )]
 
     use super::*;
 

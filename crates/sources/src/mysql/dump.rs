@@ -156,7 +156,9 @@ fn dump_gtid(server_id: u32, file: &str, pos: u64, set: &[u8]) -> Vec<u8> {
 }
 
 fn beyond_limit(file: &str, pos: u64) -> Fault {
-    let message = format!("{file}:{pos} lies beyond 4 GiB, and a server without GTIDs cannot be asked for such a place");
+    let message = format!(
+        "{file}:{pos} lies beyond 4 GiB, and a server without GTIDs cannot be asked for such a place"
+    );
     Fault::config("mysql.offset_limit", message).hint(
         "switch GTIDs on (gtid_mode = ON), or, when nothing follows that place in its file, set `start_position` to \
          the next file at 4 and delete the checkpoint",
@@ -164,13 +166,19 @@ fn beyond_limit(file: &str, pos: u64) -> Fault {
 }
 
 fn wrong_flavour(flavour: Flavour) -> Fault {
-    Fault::config("mysql.other_server", format!("the GTIDs of the position are not those of {}", flavour.name()))
-        .hint("point the DSN at the former server, or delete the checkpoint to begin as `start_position` says")
+    Fault::config(
+        "mysql.other_server",
+        format!("the GTIDs of the position are not those of {}", flavour.name()),
+    )
+    .hint("point the DSN at the former server, or delete the checkpoint to begin as `start_position` says")
 }
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "in a test, a panic with a clear message is how a failure is reported")]
+    #![allow(
+        clippy::unwrap_used,
+        reason = "in a test, a panic with a clear message is how a failure is reported"
+    )]
 
     use super::*;
 
@@ -204,10 +212,16 @@ mod tests {
         let maria = GtidSet::parse("0-1-100,7-2-5").unwrap();
         let mysql = GtidSet::parse("3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5").unwrap();
         let sql = variables(Flavour::MySql, &request(DumpStart::Gtids(mysql.clone()), false)).unwrap();
-        assert!(sql.contains("@master_heartbeat_period = 15000000000,") && sql.contains("@slave_uuid = '"), "{sql}");
+        assert!(
+            sql.contains("@master_heartbeat_period = 15000000000,") && sql.contains("@slave_uuid = '"),
+            "{sql}"
+        );
         assert!(!sql.contains("mariadb") && !sql.contains("connect_state"), "{sql}");
         let sql = variables(Flavour::MariaDb, &request(DumpStart::Gtids(maria), false)).unwrap();
-        assert!(sql.contains("@mariadb_slave_capability = 4, @slave_connect_state = '0-1-100,7-2-5'"), "{sql}");
+        assert!(
+            sql.contains("@mariadb_slave_capability = 4, @slave_connect_state = '0-1-100,7-2-5'"),
+            "{sql}"
+        );
         let sql = variables(Flavour::MariaDb, &request(file(4), false)).unwrap();
         assert!(!sql.contains("connect_state"), "{sql}");
         let fault = variables(Flavour::MariaDb, &request(DumpStart::Gtids(mysql), false)).unwrap_err();

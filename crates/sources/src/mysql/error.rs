@@ -54,14 +54,20 @@ pub(super) fn from_login(payload: &[u8]) -> Fault {
     let auth = |hint: &str| Fault::config("mysql.auth", said.clone()).kind(Kind::Auth).hint(hint);
     match error.number {
         // Access denied; with and without a password.
-        1044 | 1045 | 1698 => auth("check user and password of the DSN: SELECT user, host, plugin FROM mysql.user;"),
+        1044 | 1045 | 1698 => {
+            auth("check user and password of the DSN: SELECT user, host, plugin FROM mysql.user;")
+        }
         1130 => auth("let the user connect from this host: CREATE USER 'cdc'@'%' IDENTIFIED BY '…';"),
         // The password has expired, or must be changed first.
-        1820 | 1862 => auth("ALTER USER CURRENT_USER() IDENTIFIED BY '…'; or let it never expire: ALTER USER … PASSWORD EXPIRE NEVER;"),
+        1820 | 1862 => auth(
+            "ALTER USER CURRENT_USER() IDENTIFIED BY '…'; or let it never expire: ALTER USER … PASSWORD EXPIRE NEVER;",
+        ),
         // The account is locked: MySQL, MySQL after failed logins, MariaDB.
         3118 | 3955 | 4151 => auth("ALTER USER … ACCOUNT UNLOCK;"),
         // The account's login method is not there, or not wanted.
-        1251 | 1524 | 1275 => auth("ALTER USER … IDENTIFIED WITH caching_sha2_password BY '…'; on MariaDB: IDENTIFIED VIA ed25519 USING PASSWORD('…');"),
+        1251 | 1524 | 1275 => auth(
+            "ALTER USER … IDENTIFIED WITH caching_sha2_password BY '…'; on MariaDB: IDENTIFIED VIA ed25519 USING PASSWORD('…');",
+        ),
         _ => classify(&error, WHAT),
     }
 }
@@ -134,7 +140,12 @@ fn of_the_log(message: &str, said: &str) -> Option<Fault> {
         return Some(binlog_off(said.to_string()));
     } else if has(&["server_id was not set", "server_id is 0"]) {
         Fault::config("mysql.refused", said).hint("give the server an id: SET GLOBAL server_id = 1;")
-    } else if has(&["bogus data in log event", "could not find next log", "crc check", "did not pass checksum"]) {
+    } else if has(&[
+        "bogus data in log event",
+        "could not find next log",
+        "crc check",
+        "did not pass checksum",
+    ]) {
         Fault::lost("mysql.log_unreadable", said)
     } else {
         return None;
@@ -155,7 +166,8 @@ pub(super) fn unreachable(place: &str, e: &io::Error) -> Fault {
 
 /// A connection broke.
 pub(super) fn lost_connection(doing: &str, e: &io::Error) -> Fault {
-    Fault::retry("mysql.connection_lost", format!("the connection broke while {doing}: {e}")).kind(Kind::Connect)
+    Fault::retry("mysql.connection_lost", format!("the connection broke while {doing}: {e}"))
+        .kind(Kind::Connect)
 }
 
 /// The server closed the connection.
@@ -185,7 +197,10 @@ pub(super) fn undecodable(what: impl std::fmt::Display, file: &str, pos: u64) ->
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "in a test, a panic with a clear message is how a failure is reported")]
+    #![allow(
+        clippy::unwrap_used,
+        reason = "in a test, a panic with a clear message is how a failure is reported"
+    )]
 
     use super::*;
 
@@ -231,10 +246,30 @@ mod tests {
             (1049, "Unknown database 'd'", Config, "mysql.no_database"),
             (1044, "Access denied for user 'u'@'h' to database 'd'", Config, "mysql.no_rights"),
             (1142, "SELECT command denied to user 'u'@'h' for table 't'", Config, "mysql.no_rights"),
-            (1227, "Access denied; you need (at least one of) the REPLICATION SLAVE privilege(s)", Config, "mysql.no_rights"),
-            (3159, "Connections using insecure transport are prohibited while --require_secure_transport=ON.", Config, "mysql.tls"),
-            (4031, "Connections using insecure transport are prohibited while --require_secure_transport=ON.", Config, "mysql.tls"),
-            (4031, "The client was disconnected by the server because of inactivity.", Retry, "mysql.server_unavailable"),
+            (
+                1227,
+                "Access denied; you need (at least one of) the REPLICATION SLAVE privilege(s)",
+                Config,
+                "mysql.no_rights",
+            ),
+            (
+                3159,
+                "Connections using insecure transport are prohibited while --require_secure_transport=ON.",
+                Config,
+                "mysql.tls",
+            ),
+            (
+                4031,
+                "Connections using insecure transport are prohibited while --require_secure_transport=ON.",
+                Config,
+                "mysql.tls",
+            ),
+            (
+                4031,
+                "The client was disconnected by the server because of inactivity.",
+                Retry,
+                "mysql.server_unavailable",
+            ),
             (1205, "Lock wait timeout exceeded; try restarting transaction", Retry, "mysql.lock_timeout"),
             (1053, "Server shutdown in progress", Retry, "mysql.server_unavailable"),
             (1927, "Connection was killed", Retry, "mysql.server_unavailable"),
@@ -257,27 +292,87 @@ mod tests {
         use Class::{Config, Lost, Retry};
         let cases = [
             // MySQL 8.0, 8.4 and later, MariaDB.
-            ("A slave with the same server_uuid/server_id as this slave has connected to the master; the first event 'b.1' at 4", Config, "mysql.server_id_in_use"),
-            ("A replica with the same server_uuid/server_id as this replica has connected to the source; the first event 'b.1' at 4", Config, "mysql.server_id_in_use"),
-            ("Cannot replicate because the master purged required binary logs. Replicate the missing transactions from elsewhere", Lost, "mysql.binlog_purged"),
-            ("Cannot replicate because the source purged required binary logs. The GTID set sent by the replica is 'a:1'", Lost, "mysql.binlog_purged"),
+            (
+                "A slave with the same server_uuid/server_id as this slave has connected to the master; the first event 'b.1' at 4",
+                Config,
+                "mysql.server_id_in_use",
+            ),
+            (
+                "A replica with the same server_uuid/server_id as this replica has connected to the source; the first event 'b.1' at 4",
+                Config,
+                "mysql.server_id_in_use",
+            ),
+            (
+                "Cannot replicate because the master purged required binary logs. Replicate the missing transactions from elsewhere",
+                Lost,
+                "mysql.binlog_purged",
+            ),
+            (
+                "Cannot replicate because the source purged required binary logs. The GTID set sent by the replica is 'a:1'",
+                Lost,
+                "mysql.binlog_purged",
+            ),
             ("Could not find first log file name in binary log index file", Lost, "mysql.binlog_purged"),
-            ("Could not find GTID state requested by slave in any binlog files. Probably the slave state is too old and required binlog files have been purged.", Lost, "mysql.binlog_purged"),
-            ("Slave has more GTIDs than the master has, using the master's SERVER_UUID.", Lost, "mysql.source_behind"),
-            ("Replica has more GTIDs than the source has, using the source's SERVER_UUID.", Lost, "mysql.source_behind"),
-            ("Client requested master to start replication from position > file size; the first event 'b.1' at 9", Lost, "mysql.source_behind"),
-            ("Client requested source to start replication from position > file size", Lost, "mysql.source_behind"),
-            ("Client requested master to start replication from impossible position", Lost, "mysql.source_behind"),
-            ("Error: connecting slave requested to start from GTID 0-1-3, which is not in the master's binlog", Lost, "mysql.source_behind"),
-            ("The binlog on the master is missing the GTID 0-1-3 requested by the slave (even though both a prior and a subsequent sequence number does exist), and GTID strict mode is enabled", Lost, "mysql.source_behind"),
-            ("The replication sender thread cannot start in AUTO_POSITION mode: this server has GTID_MODE = OFF_PERMISSIVE instead of ON.", Config, "mysql.gtid_mode"),
-            ("Cannot replicate anonymous transaction when AUTO_POSITION = 1, at file b.1, position 4", Config, "mysql.gtid_mode"),
+            (
+                "Could not find GTID state requested by slave in any binlog files. Probably the slave state is too old and required binlog files have been purged.",
+                Lost,
+                "mysql.binlog_purged",
+            ),
+            (
+                "Slave has more GTIDs than the master has, using the master's SERVER_UUID.",
+                Lost,
+                "mysql.source_behind",
+            ),
+            (
+                "Replica has more GTIDs than the source has, using the source's SERVER_UUID.",
+                Lost,
+                "mysql.source_behind",
+            ),
+            (
+                "Client requested master to start replication from position > file size; the first event 'b.1' at 9",
+                Lost,
+                "mysql.source_behind",
+            ),
+            (
+                "Client requested source to start replication from position > file size",
+                Lost,
+                "mysql.source_behind",
+            ),
+            (
+                "Client requested master to start replication from impossible position",
+                Lost,
+                "mysql.source_behind",
+            ),
+            (
+                "Error: connecting slave requested to start from GTID 0-1-3, which is not in the master's binlog",
+                Lost,
+                "mysql.source_behind",
+            ),
+            (
+                "The binlog on the master is missing the GTID 0-1-3 requested by the slave (even though both a prior and a subsequent sequence number does exist), and GTID strict mode is enabled",
+                Lost,
+                "mysql.source_behind",
+            ),
+            (
+                "The replication sender thread cannot start in AUTO_POSITION mode: this server has GTID_MODE = OFF_PERMISSIVE instead of ON.",
+                Config,
+                "mysql.gtid_mode",
+            ),
+            (
+                "Cannot replicate anonymous transaction when AUTO_POSITION = 1, at file b.1, position 4",
+                Config,
+                "mysql.gtid_mode",
+            ),
             ("Binary log is not open", Config, "mysql.binlog_off"),
             ("Misconfigured master - server_id was not set", Config, "mysql.refused"),
             ("bogus data in log event; the first event 'b.1' at 5", Lost, "mysql.log_unreadable"),
             ("could not find next log; the first event 'b.1' at 5", Lost, "mysql.log_unreadable"),
             ("I/O error reading log event; the first event 'b.1' at 5", Retry, "mysql.server_error"),
-            ("binlog truncated in the middle of event; consider out of disk space on master", Retry, "mysql.server_error"),
+            (
+                "binlog truncated in the middle of event; consider out of disk space on master",
+                Retry,
+                "mysql.server_error",
+            ),
         ];
         for (message, class, code) in cases {
             // MariaDB has a number of its own for the first of them.

@@ -99,7 +99,9 @@ mod tests {
     #[test]
     fn versions_are_compared_as_numbers() {
         let version = Version::parse("8.0.10", "");
-        assert!(version.is_at_least(8, 0, 9) && version.is_at_least(8, 0, 10) && !version.is_at_least(8, 0, 11));
+        assert!(
+            version.is_at_least(8, 0, 9) && version.is_at_least(8, 0, 10) && !version.is_at_least(8, 0, 11)
+        );
         let supported = |text| Version::parse(text, "").is_supported();
         assert!(supported("8.0.11") && supported("10.5.0-MariaDB") && supported("12.0.2-MariaDB"));
         assert!(!supported("5.7.44") && !supported("10.4.30-MariaDB"));

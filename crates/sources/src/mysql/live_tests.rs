@@ -92,9 +92,12 @@ fn every_login_method_with_and_without_tls() {
                 server.sql("", "FLUSH PRIVILEGES");
                 for _full_then_short in 0..2 {
                     let mut connection = open(&dsn).unwrap_or_else(|e| panic!("{dsn}: {e}"));
-                    assert_eq!(connection.packets.is_encrypted(), dsn.contains("required") || dsn.starts_with("mysqls"), "{dsn}");
-                    let id = connection.query_text("SELECT CONNECTION_ID()", "asking").unwrap().unwrap();
-                    assert_eq!(id, connection.connection_id().to_string());
+                    assert_eq!(
+                        connection.packets.is_encrypted(),
+                        dsn.contains("required") || dsn.starts_with("mysqls"),
+                        "{dsn}"
+                    );
+                    assert_eq!(connection.query_text("SELECT 7", "asking").unwrap().unwrap(), "7");
                     assert_eq!(connection.account(), format!("'{user}'@'%'"));
                 }
                 let wrong = dsn.replacen("wörd", "word", 1);
@@ -112,7 +115,10 @@ fn every_login_method_with_and_without_tls() {
 fn certificates_are_checked_as_asked() {
     for flavour in Flavour::available() {
         let server = start(flavour, &with_tls());
-        let (ca, other) = (server.tls().ca_file().display().to_string(), server.tls().other_ca_file().display().to_string());
+        let (ca, other) = (
+            server.tls().ca_file().display().to_string(),
+            server.tls().other_ca_file().display().to_string(),
+        );
         let at = |host: &str| format!("mysql://root@{host}:{}", server.port());
         let cases = [
             (format!("{}?ssl-mode=verify_ca&ssl-ca={ca}", at("127.0.0.1")), true),
@@ -125,7 +131,11 @@ fn certificates_are_checked_as_asked() {
                 Ok(connection) => assert!(taken && connection.packets.is_encrypted(), "{dsn} was taken"),
                 Err(fault) => {
                     assert!(!taken, "{dsn}: {fault}");
-                    assert_eq!((fault.class(), fault.code()), (Class::Config, "tls.certificate_refused"), "{fault}");
+                    assert_eq!(
+                        (fault.class(), fault.code()),
+                        (Class::Config, "tls.certificate_refused"),
+                        "{fault}"
+                    );
                 }
             }
         }
@@ -150,7 +160,11 @@ fn what_server_and_client_want_of_tls_may_not_fit() {
     refused(open(&format!("{}?ssl-mode=required", server.dsn(""))), Class::Config, "mysql.tls");
     assert!(!open(&server.dsn("")).unwrap().packets.is_encrypted());
     for flavour in Flavour::available() {
-        let options = MysqldOptions { tls: true, args: vec!["--require-secure-transport=ON".into()], ..MysqldOptions::default() };
+        let options = MysqldOptions {
+            tls: true,
+            args: vec!["--require-secure-transport=ON".into()],
+            ..MysqldOptions::default()
+        };
         let server = start(flavour, &options);
         refused(open(&format!("{}?ssl-mode=disabled", server.dsn(""))), Class::Config, "mysql.tls");
         assert!(open(&server.dsn("")).unwrap().packets.is_encrypted());
@@ -208,7 +222,16 @@ fn hosts_are_tried_in_order_and_what_does_not_answer_is_named() {
 fn the_session_is_pinned_whatever_the_server_says() {
     for flavour in Flavour::available() {
         let hostile = "--init-connect=SET NAMES latin1, sql_select_limit = 1, time_zone = '+05:45', sql_mode = 'ANSI_QUOTES,NO_BACKSLASH_ESCAPES', autocommit = 0, wait_timeout = 1";
-        let server = start(flavour, &with_args(&[hostile, "--sql-mode=ANSI", "--wait-timeout=2", "--lc-messages=de_DE", "--net-write-timeout=1"]));
+        let server = start(
+            flavour,
+            &with_args(&[
+                hostile,
+                "--sql-mode=ANSI",
+                "--wait-timeout=2",
+                "--lc-messages=de_DE",
+                "--net-write-timeout=1",
+            ]),
+        );
         // `init_connect` is not for administrators.
         server.sql("", "CREATE USER cdc IDENTIFIED BY 'x'");
         let mut connection = open(&server.dsn_of("cdc", "x", "")).unwrap_or_else(|e| panic!("{e}"));
@@ -232,24 +255,38 @@ fn answers_of_any_size_and_content() {
     for flavour in Flavour::available() {
         let server = start(flavour, &with_args(&["--max-allowed-packet=64M"]));
         let mut connection = open(&server.dsn("")).unwrap();
-        for length in [0, 1, 250, 251, 65_535, 65_536, 16_777_210, 16_777_211, 16_777_215, 16_777_216, 33_554_432] {
-            let row = connection.query(&format!("SELECT REPEAT('x', {length}), NULL, x'00ff'"), "asking").unwrap().remove(0);
+        for length in
+            [0, 1, 250, 251, 65_535, 65_536, 16_777_210, 16_777_211, 16_777_215, 16_777_216, 33_554_432]
+        {
+            let row = connection
+                .query(&format!("SELECT REPEAT('x', {length}), NULL, x'00ff'"), "asking")
+                .unwrap()
+                .remove(0);
             assert_eq!(row.bytes(0).unwrap().len(), length);
             assert_eq!((row.bytes(1), row.bytes(2)), (None, Some(&[0, 255][..])));
         }
         let long = "y".repeat(17_000_000);
         let sql = format!("SELECT LENGTH('{long}')");
         assert_eq!(connection.query_text(&sql, "asking").unwrap().unwrap(), "17000000");
-        let rows = connection.query("SELECT * FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = 'mysql'", "asking").unwrap();
+        let rows = connection
+            .query("SELECT * FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = 'mysql'", "asking")
+            .unwrap();
         assert!(rows.len() > 100);
-        assert!(connection.query("SELECT 1 FROM information_schema.TABLES WHERE 1 = 0", "asking").unwrap().is_empty());
+        assert!(
+            connection
+                .query("SELECT 1 FROM information_schema.TABLES WHERE 1 = 0", "asking")
+                .unwrap()
+                .is_empty()
+        );
         assert!(connection.query("DO 1", "asking").unwrap().is_empty());
         // An error leaves the connection usable, and so does one in the middle of an answer.
         let fault = connection.query("SELEC 1", "asking").unwrap_err();
         assert_eq!((fault.class(), fault.code()), (Class::Config, "mysql.refused"), "{fault}");
         let many = "SELECT 1 UNION ALL SELECT (SELECT 1 UNION SELECT 2)";
         assert_eq!(connection.query(many, "asking").unwrap_err().class(), Class::Retry);
-        let fault = connection.query("LOAD DATA LOCAL INFILE '/etc/hostname' INTO TABLE mysql.user", "asking").unwrap_err();
+        let fault = connection
+            .query("LOAD DATA LOCAL INFILE '/etc/hostname' INTO TABLE mysql.user", "asking")
+            .unwrap_err();
         assert_eq!(fault.class(), Class::Config, "{fault}");
         assert_eq!(connection.query_text("SELECT 7", "asking").unwrap().unwrap(), "7");
     }
@@ -260,7 +297,8 @@ fn a_lost_connection_and_a_killed_one_are_told_from_errors() {
     for flavour in Flavour::available() {
         let server = start(flavour, &MysqldOptions::default());
         let mut connection = open(&server.dsn("")).unwrap();
-        server.sql("", &format!("KILL {}", connection.connection_id()));
+        let id = connection.query_text("SELECT CONNECTION_ID()", "asking").unwrap().unwrap();
+        server.sql("", &format!("KILL {id}"));
         let fault = connection.query("SELECT 1", "asking").unwrap_err();
         assert_eq!(fault.class(), Class::Retry, "{fault}");
         let mut connection = open(&server.dsn("")).unwrap();
@@ -295,14 +333,20 @@ impl Dump {
                 let length = u32::from_le_bytes([header[0], header[1], header[2], 0]) as usize;
                 if self.received.len() >= 4 + length {
                     let packet: Vec<u8> = self.received.drain(..4 + length).skip(4).collect();
-                    return if packet[0] == 0xff { Err(error::from_packet(&packet, "streaming")) } else { Ok(packet) };
+                    return if packet[0] == 0xff {
+                        Err(error::from_packet(&packet, "streaming"))
+                    } else {
+                        Ok(packet)
+                    };
                 }
             }
             let mut chunk = [0; 4096];
             match self.transport.read(&mut chunk) {
                 Ok(0) => return Err(error::closed("streaming")),
                 Ok(n) => self.received.extend_from_slice(&chunk[..n]),
-                Err(e) if crate::shared::transport::is_timeout(&e) => assert!(Instant::now() < until, "nothing comes"),
+                Err(e) if crate::shared::transport::is_timeout(&e) => {
+                    assert!(Instant::now() < until, "nothing comes")
+                }
                 Err(e) => return Err(error::lost_connection("streaming", &e)),
             }
         }
@@ -341,7 +385,10 @@ fn gtid_type(flavour: Flavour) -> u8 {
 }
 
 fn rows(server: &Mysqld, count: usize) {
-    server.sql("", "CREATE DATABASE IF NOT EXISTS a; CREATE TABLE IF NOT EXISTS a.t (id INT PRIMARY KEY AUTO_INCREMENT)");
+    server.sql(
+        "",
+        "CREATE DATABASE IF NOT EXISTS a; CREATE TABLE IF NOT EXISTS a.t (id INT PRIMARY KEY AUTO_INCREMENT)",
+    );
     for _ in 0..count {
         server.sql("a", "INSERT INTO t VALUES (NULL)");
     }
@@ -458,7 +505,8 @@ fn a_server_without_gtids_or_log_says_so() {
         let settings = settings(json!({"dsn": server.dsn("")}));
         let fault = check::require(&settings, &mut open(&server.dsn("")).unwrap()).unwrap_err();
         assert_eq!((fault.class(), fault.code()), (Class::Config, "mysql.binlog_off"), "{fault}");
-        let mut dump = Dump::open(&server.dsn(""), DumpStart::File { file: "bin.000001".into(), pos: 4 }, 99).unwrap();
+        let mut dump =
+            Dump::open(&server.dsn(""), DumpStart::File { file: "bin.000001".into(), pos: 4 }, 99).unwrap();
         let fault = dump.fault();
         assert_eq!((fault.class(), fault.code()), (Class::Config, "mysql.binlog_off"), "{fault}");
         assert!(find(&check::run(&settings), "log_bin").contains("under [m"));
@@ -488,7 +536,12 @@ fn a_server_as_it_should_be_has_no_findings_for_a_user_with_the_rights_of_the_gu
         let mut connection = Connection::open(&settings.target).unwrap();
         check::require(&settings, &mut connection).unwrap();
         check::warn(&settings, &mut connection);
-        let mut dump = Dump::open(&server.dsn_of("cdc", "x", ""), DumpStart::File { file: "bin.000001".into(), pos: 4 }, 99).unwrap();
+        let mut dump = Dump::open(
+            &server.dsn_of("cdc", "x", ""),
+            DumpStart::File { file: "bin.000001".into(), pos: 4 },
+            99,
+        )
+        .unwrap();
         dump.types_up_to(XID).unwrap();
     }
 }
@@ -508,15 +561,22 @@ fn missing_rights_come_with_the_statement_that_gives_them() {
         }
         assert!(find(&report, "tables").ends_with("GRANT SELECT ON *.* TO 'o''dd'@'127.0.0.1';"));
         find(&report, "database");
-        let fault = Dump::open(&dsn, DumpStart::File { file: "bin.000001".into(), pos: 4 }, 99).err().unwrap();
+        let fault =
+            Dump::open(&dsn, DumpStart::File { file: "bin.000001".into(), pos: 4 }, 99).err().unwrap();
         assert_eq!((fault.class(), fault.code()), (Class::Config, "mysql.no_rights"), "{fault}");
         assert_eq!(fault.hint_text(), Some(grant));
         // The statement is right.
         server.sql("", grant);
         assert_eq!(check::run(&settings).problems().count(), 0, "{:#?}", check::run(&settings));
         // A right to change is not one to read.
-        server.sql("", "REVOKE SELECT ON *.* FROM 'o''dd'@'127.0.0.1'; GRANT INSERT ON a.* TO 'o''dd'@'127.0.0.1'");
-        assert!(find(&check::run(&settings), "select").ends_with("GRANT SELECT ON `a`.`t` TO 'o''dd'@'127.0.0.1';"));
+        server.sql(
+            "",
+            "REVOKE SELECT ON *.* FROM 'o''dd'@'127.0.0.1'; GRANT INSERT ON a.* TO 'o''dd'@'127.0.0.1'",
+        );
+        assert!(
+            find(&check::run(&settings), "select")
+                .ends_with("GRANT SELECT ON `a`.`t` TO 'o''dd'@'127.0.0.1';")
+        );
     }
 }
 
@@ -534,7 +594,10 @@ fn settings_that_lose_something_are_found_on_a_server() {
             args.push("--gtid-mode=OFF");
         }
         let server = start(flavour, &with_args(&args));
-        server.sql("", "CREATE DATABASE a; CREATE TABLE a.plain (n INT); CREATE TABLE a.parent (id INT PRIMARY KEY)");
+        server.sql(
+            "",
+            "CREATE DATABASE a; CREATE TABLE a.plain (n INT); CREATE TABLE a.parent (id INT PRIMARY KEY)",
+        );
         server.sql("a", "CREATE TABLE child (id INT PRIMARY KEY, p INT, CONSTRAINT fk1 FOREIGN KEY (p) REFERENCES parent (id) ON DELETE CASCADE)");
         server.sql("a", "CREATE TABLE strict (id INT PRIMARY KEY, p INT, CONSTRAINT fk2 FOREIGN KEY (p) REFERENCES parent (id))");
         server.sql("", &format!("CREATE USER cdc IDENTIFIED BY 'x'; {USER}"));
@@ -548,14 +611,21 @@ fn settings_that_lose_something_are_found_on_a_server() {
         assert!(find(&report, "server_id").contains("the server's own"));
         assert!(find(&report, "log").contains("not logged: hidden"));
         assert!(find(&report, "tables").contains("`b.none`"));
-        assert!(find(&report, "primary keys").contains("apart: `a`.`plain` =>"), "{}", find(&report, "primary keys"));
+        assert!(
+            find(&report, "primary keys").contains("apart: `a`.`plain` =>"),
+            "{}",
+            find(&report, "primary keys")
+        );
         if flavour == Flavour::MySql {
             assert!(find(&report, "gtid").contains("gtid_mode is OFF"));
         }
         let version = super::flavour::Version::parse(&server.version(), "");
         if flavour == Flavour::MariaDb || !version.is_at_least(9, 6, 0) {
             let keys = find(&report, "foreign keys");
-            assert!(keys.contains("`a`.`child` by `fk1` (ON DELETE CASCADE") && !keys.contains("fk2"), "{keys}");
+            assert!(
+                keys.contains("`a`.`child` by `fk1` (ON DELETE CASCADE") && !keys.contains("fk2"),
+                "{keys}"
+            );
             assert!(keys.contains("ALTER TABLE `a`.`child` DROP FOREIGN KEY `fk1`;"), "{keys}");
         }
         let mut connection = Connection::open(&settings.target).unwrap();
@@ -564,7 +634,9 @@ fn settings_that_lose_something_are_found_on_a_server() {
         check::require(&settings, &mut connection).unwrap();
         let strict = Settings { tables_must_exist: true, ..settings };
         assert_eq!(check::require(&strict, &mut connection).unwrap_err().code(), "mysql.missing_tables");
-        assert!(check::run(&strict).checks.iter().any(|c| c.name == "tables" && c.severity == Severity::Error));
+        assert!(
+            check::run(&strict).checks.iter().any(|c| c.name == "tables" && c.severity == Severity::Error)
+        );
     }
 }
 

@@ -48,8 +48,6 @@ mod capability {
 pub(super) struct Greeting {
     /// As the server shows it before the login.
     pub(super) version: String,
-    /// Number of the connection, for `KILL`.
-    pub(super) connection_id: u32,
     capabilities: u32,
     challenge: Vec<u8>,
     method: Vec<u8>,
@@ -63,7 +61,7 @@ impl Greeting {
             return Err(binlog::Malformed("protocol version"));
         }
         let version = String::from_utf8_lossy(bytes.until_zero("server version")?).into_owned();
-        let connection_id = bytes.u32("connection id")?;
+        bytes.take(4, "connection id")?;
         let mut challenge = bytes.take(8, "challenge")?.to_vec();
         bytes.take(1, "filler")?;
         let low = bytes.u16("capabilities")?;
@@ -81,7 +79,7 @@ impl Greeting {
             let name = bytes.rest();
             method = name.strip_suffix(&[0]).unwrap_or(name);
         }
-        Ok(Greeting { version, connection_id, capabilities, challenge, method: method.to_vec() })
+        Ok(Greeting { version, capabilities, challenge, method: method.to_vec() })
     }
 }
 
@@ -236,7 +234,8 @@ impl Login<'_> {
         let secure = packets.is_encrypted() || packets.is_local();
         match plugin {
             AuthPlugin::MysqlClearPassword if !secure => {
-                let message = "the server asks for the password in clear, and the connection is not encrypted";
+                let message =
+                    "the server asks for the password in clear, and the connection is not encrypted";
                 return Err(Fault::config("mysql.auth", message)
                     .kind(Kind::Auth)
                     .hint("add `?ssl-mode=verify_identity` to the DSN"));
@@ -297,7 +296,9 @@ impl Login<'_> {
             }
         };
         method.awaits_key = match (&method.plugin, answer.as_deref()) {
-            (AuthPlugin::CachingSha2Password, Some([2])) | (AuthPlugin::Sha256Password, Some([1])) => !method.done,
+            (AuthPlugin::CachingSha2Password, Some([2])) | (AuthPlugin::Sha256Password, Some([1])) => {
+                !method.done
+            }
             _ => false,
         };
         Ok(answer)

@@ -27,13 +27,13 @@ pub(super) struct Packets {
     received: BytesMut,
     /// Number of the next packet, in either direction.
     number: u8,
-    /// Longest wait for a part of an answer; `None`: for ever.
-    pub(super) patience: Option<Duration>,
+    /// Longest wait for a part of an answer.
+    pub(super) patience: Duration,
 }
 
 impl Packets {
     pub(super) fn new(transport: Transport, patience: Duration) -> Packets {
-        Packets { transport, received: BytesMut::with_capacity(8192), number: 0, patience: Some(patience) }
+        Packets { transport, received: BytesMut::with_capacity(8192), number: 0, patience }
     }
 
     /// Whether what is sent cannot be read on the way: it is encrypted, or never leaves the machine.
@@ -136,7 +136,7 @@ impl Packets {
                 }
                 Err(e) if is_timeout(&e) => {
                     tick()?;
-                    if self.patience.is_some_and(|patience| waited.elapsed() > patience) {
+                    if waited.elapsed() > self.patience {
                         return Err(error::timeout("waiting for an answer", waited.elapsed()));
                     }
                 }
@@ -155,7 +155,10 @@ impl Packets {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "in a test, a panic with a clear message is how a failure is reported")]
+    #![allow(
+        clippy::unwrap_used,
+        reason = "in a test, a panic with a clear message is how a failure is reported"
+    )]
 
     use super::*;
     use std::io::{Read, Write};
@@ -163,7 +166,11 @@ mod tests {
 
     /// Packets to a peer that this test plays.
     fn pair() -> (Packets, UnixStream) {
-        let path = std::env::temp_dir().join(format!("deltaforge-packets-{}-{:?}", std::process::id(), std::thread::current().id()));
+        let path = std::env::temp_dir().join(format!(
+            "deltaforge-packets-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
         let listener = UnixListener::bind(&path).unwrap();
         let transport = Transport::connect_local(&path.display().to_string()).unwrap();
         let (peer, _) = listener.accept().unwrap();
@@ -197,7 +204,8 @@ mod tests {
                     }
                 }
                 assert!(whole == expected);
-                for (i, part) in whole.chunks(PART).chain((length % PART == 0).then_some(&[][..])).enumerate() {
+                for (i, part) in whole.chunks(PART).chain((length % PART == 0).then_some(&[][..])).enumerate()
+                {
                     peer.write_all(&packet(number + i as u8, part)).unwrap();
                 }
             });
@@ -229,18 +237,22 @@ mod tests {
     #[test]
     fn packets_come_in_order_and_errors_at_any_time() {
         let (mut packets, mut peer) = pair();
-        peer.write_all(&[packet(0, b"a"), packet(1, b"b"), packet(0, &[ERR, 1]), packet(7, b"c")].concat()).unwrap();
+        peer.write_all(&[packet(0, b"a"), packet(1, b"b"), packet(0, &[ERR, 1]), packet(7, b"c")].concat())
+            .unwrap();
         assert_eq!(&packets.message(10).unwrap()[..], b"a");
         assert_eq!(&packets.message(10).unwrap()[..], b"b");
         assert_eq!(&packets.message(10).unwrap()[..], [ERR, 1]);
-        assert_eq!(packets.message(10).unwrap_err().message(), "the server broke the protocol: packets out of order");
+        assert_eq!(
+            packets.message(10).unwrap_err().message(),
+            "the server broke the protocol: packets out of order"
+        );
     }
 
     #[test]
     fn a_silent_or_gone_peer_is_noticed() {
         let (mut packets, mut peer) = pair();
         peer.write_all(&[5, 0, 0, 0, 1]).unwrap();
-        packets.patience = Some(Duration::from_millis(1));
+        packets.patience = Duration::from_millis(1);
         assert_eq!(packets.message(10).unwrap_err().code(), "mysql.timeout");
         drop(peer);
         assert_eq!(packets.message(10).unwrap_err().code(), "mysql.connection_lost");

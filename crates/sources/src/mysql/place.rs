@@ -70,7 +70,10 @@ impl LogPlace {
 
 fn is_head(kind: EventType) -> bool {
     use EventType as T;
-    matches!(kind, T::FormatDescription | T::PreviousGtids | T::GtidList | T::StartEncryption | T::BinlogCheckpoint)
+    matches!(
+        kind,
+        T::FormatDescription | T::PreviousGtids | T::GtidList | T::StartEncryption | T::BinlogCheckpoint
+    )
 }
 
 #[cfg(test)]
@@ -87,7 +90,11 @@ mod tests {
         place.enter(&header(EventType::FormatDescription, 122, 126));
         assert_eq!((place.start, place.end), (4, 126));
         place.enter(&header(EventType::Xid, 31, u32::MAX - 5));
-        assert_eq!((place.start, place.end), (0xffff_fffa - 31, 0xffff_fffa), "events before it were left out");
+        assert_eq!(
+            (place.start, place.end),
+            (0xffff_fffa - 31, 0xffff_fffa),
+            "events before it were left out"
+        );
         place.enter(&header(EventType::Xid, 31, 25));
         assert_eq!((place.start, place.end), (0xffff_fffa, 0x1_0000_0019));
         assert_eq!(place.here(), "binlog.000042:4294967290");

@@ -102,12 +102,6 @@ impl MySqlPosition {
         let position = MySqlPosition::parse(position).ok()?;
         Some(number(numbered(&position.file)?.1, position.pos))
     }
-
-    /// Where the position lies among the schemas of its source.
-    pub(super) fn place(&self) -> u128 {
-        let term = self.server.as_ref().map_or(0, |server| server.term);
-        place(term, numbered(&self.file).map_or(0, |(_, number)| number), self.pos)
-    }
 }
 
 /// A place as one number, for metrics: the log file's number times 2^32 plus the offset.
@@ -249,11 +243,15 @@ mod tests {
             written("binlog.000001", 4, None, UUID, 1),
             written("binlog.000001", 4, None, UUID, u32::MAX),
         ];
-        let place = |p: &Position| MySqlPosition::parse(p).expect("a position").place();
+        let sortable = |p: &Position| {
+            let p = MySqlPosition::parse(p).expect("a position");
+            let term = p.server.map_or(0, |server| server.term);
+            place(term, numbered(&p.file).expect("a file's name").1, p.pos)
+        };
         for (i, a) in sorted.iter().enumerate() {
             for (j, b) in sorted.iter().enumerate() {
                 assert_eq!(MySqlPosition::compare(a, b), Some(i.cmp(&j)), "{a} {b}");
-                assert_eq!(place(a).cmp(&place(b)), i.cmp(&j), "{a} {b}");
+                assert_eq!(sortable(a).cmp(&sortable(b)), i.cmp(&j), "{a} {b}");
             }
         }
         let by_hand = Position::from_json(r#"{"file":"binlog.1000000","pos":4}"#);

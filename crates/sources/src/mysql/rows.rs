@@ -154,7 +154,8 @@ impl Decoder {
             if fallbacks > 0 {
                 self.stats.value_fallbacks.fetch_add(fallbacks, std::sync::atomic::Ordering::Relaxed);
             }
-            let (start, number, query) = (self.place.start, self.first_row + row, self.statement.query.as_deref());
+            let (start, number, query) =
+                (self.place.start, self.first_row + row, self.statement.query.as_deref());
             event.source(3, |row| {
                 row.put(Value::Uint(start));
                 row.put(Value::Uint(number));
@@ -191,16 +192,19 @@ impl Decoder {
             }
             Refused::ZeroDate => {
                 let id = self.event_id(transaction, full, captured.counter, row);
-                let message =
-                    format!("column {name} of table {full} holds a zero or partly zero date at {}", self.place.here());
+                let message = format!(
+                    "column {name} of table {full} holds a zero or partly zero date at {}",
+                    self.place.here()
+                );
                 Err(Fault::new(Class::Data, "mysql.zero_date", message)
                     .kind(Kind::Encode)
                     .event(id)
                     .hint("set `zero_date` to `null` or `string`, or mend the row and skip it"))
             }
             Refused::Label => {
-                let reason =
-                    format!("column {name} holds a label that its declaration does not have; was it altered without being logged?");
+                let reason = format!(
+                    "column {name} holds a label that its declaration does not have; was it altered without being logged?"
+                );
                 let (place, at) = (self.place.sortable(), self.place.here());
                 self.schemas.stop(&captured.table, reason, place, at);
                 Ok(true)

@@ -37,7 +37,9 @@ pub(super) fn checked(pem: &[u8]) -> Option<Key> {
 
 /// SubjectPublicKeyInfo ::= SEQUENCE { algorithm SEQUENCE { … }, BIT STRING of SEQUENCE { modulus INTEGER, exponent INTEGER } }
 fn modulus_length(key: &[u8]) -> Option<usize> {
-    let element = |bytes, expected| der(bytes).filter(|(tag, ..)| *tag == expected).map(|(_, content, rest)| (content, rest));
+    let element = |bytes, expected| {
+        der(bytes).filter(|(tag, ..)| *tag == expected).map(|(_, content, rest)| (content, rest))
+    };
     let (key, after) = element(key, 0x30)?;
     let (_, rest) = element(key, 0x30)?;
     let (bits, end) = element(rest, 0x03)?;
@@ -57,7 +59,10 @@ fn modulus_length(key: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, reason = "in a test, a panic with a clear message is how a failure is reported")]
+    #![allow(
+        clippy::unwrap_used,
+        reason = "in a test, a panic with a clear message is how a failure is reported"
+    )]
 
     use super::*;
     use mysql_common::crypto::encrypt;
@@ -86,7 +91,11 @@ mod tests {
         assert_eq!(encrypt(b"secret\0", &good.pem).unwrap().len(), 256);
         assert_eq!(encrypt(&vec![7; good.capacity], &good.pem).unwrap().len(), 256);
         // Around it may stand anything, also another key, which is then not there any more.
-        let around = [b"-----BEGIN RSA PUBLIC KEY-----\nAAAA\n-----END RSA PUBLIC KEY-----\n", &pem(&key(&modulus(128), &[3]))[..]].concat();
+        let around = [
+            b"-----BEGIN RSA PUBLIC KEY-----\nAAAA\n-----END RSA PUBLIC KEY-----\n",
+            &pem(&key(&modulus(128), &[3]))[..],
+        ]
+        .concat();
         assert_eq!(checked(&around).unwrap().pem, pem(&key(&modulus(128), &[3])));
     }
 

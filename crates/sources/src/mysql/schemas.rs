@@ -135,7 +135,9 @@ impl Schemas {
                     schemas.register(&table, &Known::Gone, place);
                 }
                 Known::Stopped(stopped) => {
-                    schemas.stats.table_stopped(&record.table, &format!("{}: {}", stopped.at, stopped.reason));
+                    schemas
+                        .stats
+                        .table_stopped(&record.table, &format!("{}: {}", stopped.at, stopped.reason));
                     schemas.stopped.insert(table, stopped);
                 }
                 Known::Gone => {}
@@ -209,7 +211,12 @@ impl Schemas {
     }
 
     /// The shape that the rows behind this TABLE_MAP have; `None` when they are no user's data.
-    fn resolve(&mut self, table: &TableRef, map: &TableMap<'_>, place: u128) -> Result<Option<Shape>, Unresolved> {
+    fn resolve(
+        &mut self,
+        table: &TableRef,
+        map: &TableMap<'_>,
+        place: u128,
+    ) -> Result<Option<Shape>, Unresolved> {
         if self.stopped.contains_key(table) {
             return Ok(None);
         }
@@ -257,7 +264,9 @@ impl Schemas {
             return Ok(shape.clone());
         };
         if !metadata.is_full() {
-            return Err(Unresolved::Stop(format!("what is known of it is not what the log has: {difference}")));
+            return Err(Unresolved::Stop(format!(
+                "what is known of it is not what the log has: {difference}"
+            )));
         }
         self.from_log(columns, metadata, &[shape]).map_err(Unresolved::Stop)
     }
@@ -287,7 +296,8 @@ impl Schemas {
         };
         let visible = shape.columns.iter().filter(|column| !column.hidden).count();
         let known = Known::Shape(shape);
-        let schema = registered(known.to_table_schema(&table.db, &table.table), self.registry.as_ref(), place);
+        let schema =
+            registered(known.to_table_schema(&table.db, &table.table), self.registry.as_ref(), place);
         if let Known::Shape(shape) = known {
             self.tables.set(table.clone(), Held::Shape(shape));
         }
@@ -303,7 +313,8 @@ impl Schemas {
         let logged = map.columns().map_err(|e| e.to_string())?;
         let mut columns = Vec::with_capacity(logged.len());
         for (column, logged) in shape.columns.iter().zip(&logged) {
-            let unreadable = |why: &str| format!("column {} of type {}: {why}", column.name, column.column_type);
+            let unreadable =
+                |why: &str| format!("column {} of type {}: {why}", column.name, column.column_type);
             let declared = Declared::parse(&column.column_type);
             let charset = match &column.charset {
                 Some(name) => Charset::by_name(name)

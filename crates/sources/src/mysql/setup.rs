@@ -74,7 +74,11 @@ pub(super) fn prepare(settings: &Settings, resume: Option<&Position>) -> Result<
         collations: collations(&mut control)?,
         defaults: defaults(&mut control)?,
         databases: database_charsets(&mut control)?,
-        fold_names: number(&mut control, "SELECT @@global.lower_case_table_names", "reading the server's settings")? != 0,
+        fold_names: number(
+            &mut control,
+            "SELECT @@global.lower_case_table_names",
+            "reading the server's settings",
+        )? != 0,
     };
     let identity = identity(&mut control)?;
     let stored = resume.map(parse).transpose()?;
@@ -135,7 +139,9 @@ fn identity(connection: &mut Connection) -> Result<String, Fault> {
     match connection.flavour() {
         Flavour::MySql => text(connection, "SELECT @@global.server_uuid", WHAT),
         // MariaDB has no identity that is kept with its data; a copy of a server is told by where it stands.
-        Flavour::MariaDb => text(connection, "SELECT CONCAT(@@hostname, ':', @@port, ':', @@server_id)", WHAT),
+        Flavour::MariaDb => {
+            text(connection, "SELECT CONCAT(@@hostname, ':', @@port, ':', @@server_id)", WHAT)
+        }
     }
 }
 
@@ -153,7 +159,8 @@ fn take_lock(settings: &Settings, control: &mut Connection) -> Result<(), Fault>
         return Ok(());
     }
     let holder = text(control, &format!("SELECT IS_USED_LOCK({name})"), WHAT)?;
-    let message = format!("another reader uses server id {} on this server (connection {holder})", settings.server_id);
+    let message =
+        format!("another reader uses server id {} on this server (connection {holder})", settings.server_id);
     Err(Fault::retry("mysql.server_id_busy", message)
         .kind(Kind::Connect)
         .hint("it is taken over once that one is gone; a second pipeline on the server needs another `id` or `server_id`"))
@@ -299,7 +306,8 @@ fn first(settings: &Settings, control: &mut Connection) -> Result<(Begin, Seeds)
         }
         StartPosition::Earliest => {
             let files = log_files(control)?;
-            let (file, _) = files.into_iter().next().ok_or_else(|| error::binlog_off("the log has no file".into()))?;
+            let (file, _) =
+                files.into_iter().next().ok_or_else(|| error::binlog_off("the log has no file".into()))?;
             Ok((at_place(control, file, FIRST_OFFSET, gtids)?, Vec::new()))
         }
         StartPosition::At { file, pos } => {
@@ -313,7 +321,8 @@ fn first(settings: &Settings, control: &mut Connection) -> Result<(Begin, Seeds)
             Ok((at_place(control, file.clone(), *pos, gtids)?, Vec::new()))
         }
         StartPosition::After(set) => {
-            let stored = MySqlPosition { file: String::new(), pos: 0, gtid_set: Some(set.clone()), server: None };
+            let stored =
+                MySqlPosition { file: String::new(), pos: 0, gtid_set: Some(set.clone()), server: None };
             Ok((by_gtids(&stored, set, control)?, Vec::new()))
         }
     }
@@ -361,7 +370,8 @@ fn resumed(stored: &MySqlPosition, identity: &str, control: &mut Connection) -> 
     }
     if stored.file.is_empty() {
         let message = "the checkpoint has only a GTID set, and the server uses no GTIDs";
-        return Err(Fault::lost("mysql.gtids_off", message).hint("SET PERSIST gtid_mode = ON (step by step, see the manual)"));
+        return Err(Fault::lost("mysql.gtids_off", message)
+            .hint("SET PERSIST gtid_mode = ON (step by step, see the manual)"));
     }
     let files = log_files(control)?;
     let held = match (files.first(), files.last()) {
@@ -371,7 +381,10 @@ fn resumed(stored: &MySqlPosition, identity: &str, control: &mut Connection) -> 
     match files.iter().find(|(name, _)| *name == stored.file) {
         None => Err(purged(format!("the log file {} is not on the server any more; {held}", stored.file))),
         Some((_, size)) if stored.pos > *size => {
-            let message = format!("{} has {size} bytes, and {} was read: the log began anew; {held}", stored.file, stored.pos);
+            let message = format!(
+                "{} has {size} bytes, and {} was read: the log began anew; {held}",
+                stored.file, stored.pos
+            );
             Err(Fault::lost("mysql.source_behind", message).hint(BEHIND))
         }
         Some(_) => {
@@ -410,14 +423,19 @@ fn by_gtids(stored: &MySqlPosition, set: &GtidSet, control: &mut Connection) -> 
     };
     match reached {
         Reach::Reachable => {}
-        Reach::Purged(missing) => return Err(purged(format!("the server has deleted transactions that were not read: {missing}"))),
+        Reach::Purged(missing) => {
+            return Err(purged(format!("the server has deleted transactions that were not read: {missing}")));
+        }
         Reach::Ahead(ahead) => {
             let message = format!("the server does not have transactions that were read already: {ahead}");
             return Err(Fault::lost("mysql.source_behind", message).hint(BEHIND));
         }
     }
     let (file, pos) = match stored.file.as_str() {
-        "" => log_files(control)?.into_iter().next().map_or((String::new(), FIRST_OFFSET), |(file, _)| (file, FIRST_OFFSET)),
+        "" => log_files(control)?
+            .into_iter()
+            .next()
+            .map_or((String::new(), FIRST_OFFSET), |(file, _)| (file, FIRST_OFFSET)),
         file => (file.to_owned(), stored.pos),
     };
     Ok(Begin { dump: DumpStart::Gtids(set.clone()), file, pos, executed: Some(set.clone()), seek: None })

@@ -151,7 +151,12 @@ impl Decoder {
     }
 
     /// The transaction is prepared; in one phase, it is committed with that.
-    pub(super) fn xa_prepared(&mut self, one_phase: bool, xid: Xid, out: &mut BatchBuilder) -> Result<Step, Fault> {
+    pub(super) fn xa_prepared(
+        &mut self,
+        one_phase: bool,
+        xid: Xid,
+        out: &mut BatchBuilder,
+    ) -> Result<Step, Fault> {
         if let Some((prepared, rows)) = self.replaying.take() {
             return self.replay(prepared, rows, out);
         }

@@ -222,7 +222,10 @@ impl Server {
                 return Err(format!("{} ended while starting; its log:\n{log}", self.name));
             }
             if start.elapsed() > START_LIMIT {
-                return Err(format!("{} did not get ready within {START_LIMIT:?}; its log:\n{log}", self.name));
+                return Err(format!(
+                    "{} did not get ready within {START_LIMIT:?}; its log:\n{log}",
+                    self.name
+                ));
             }
             std::thread::sleep(POLL);
         }

@@ -111,7 +111,8 @@ pub struct Column {
     /// | type | `meta` |
     /// |---|---|
     /// | Float, Double | bytes of a value: 4, 8 |
-    /// | VarChar, VarString, VarCharCompressed, String | most bytes a value may have; the length before a value is two bytes when this is above 255, else one |
+    /// | VarChar, VarString, String | most bytes a value may have; the length before a value is two bytes when this is above 255, else one |
+    /// | VarCharCompressed | the same, one byte more than declared: a value begins with a byte about its compression |
     /// | Enum, Set | bytes of a value: 1 to 2, 1 to 8 |
     /// | Bit | number of bits, 1 to 64; a value has as many bytes as they fill |
     /// | NewDecimal | precision × 256 + scale |

@@ -75,8 +75,8 @@ const SHORT: &str = "an event that is shorter than its header";
 /// What ends the events of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Checksum {
-    /// Not known yet: the server begins a stream with a ROTATE, before the FORMAT_DESCRIPTION tells. An event's last four bytes
-    /// are taken for its checksum if they are that.
+    /// Not known yet: the server begins a stream with a ROTATE, before the FORMAT_DESCRIPTION tells, and that ROTATE follows
+    /// `@@global.binlog_checksum`, not the file. An event's last four bytes are taken for its checksum if they are that.
     Unknown,
     /// Nothing.
     None,

@@ -185,7 +185,7 @@ pub fn decode<'a>(header: &Header, body: &'a [u8], format: Format) -> Result<Eve
         }
         T::ExecuteLoadQuery => Event::LoadData(Query::parse(body, true)?),
         T::Incident => Event::Incident(Incident::parse(body)?),
-        // In the second form of MariaDB 12.3 a row of many megabytes comes in parts: told by name, not decoded.
+        // MariaDB 12.3 writes very large rows in parts, PARTIAL_ROW_DATA: told by name, not decoded.
         kind => match kind.role() {
             Role::RowFree => Event::RowFree(kind),
             Role::Statement => Event::StatementPart(kind),

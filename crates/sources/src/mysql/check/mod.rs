@@ -92,6 +92,10 @@ pub(super) fn warn(settings: &Settings, connection: &mut Connection) {
         );
     }
     if let Err(fault) = looked {
-        tracing::warn!(source_id = settings.id, code = fault.code(), "cannot look at the server's settings: {fault}");
+        tracing::warn!(
+            source_id = settings.id,
+            code = fault.code(),
+            "cannot look at the server's settings: {fault}"
+        );
     }
 }

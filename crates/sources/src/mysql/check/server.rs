@@ -55,7 +55,9 @@ impl Variables {
 fn set(version: Version, name: &str, value: &str) -> String {
     match version.flavour {
         Flavour::MySql => format!("SET PERSIST {name} = {value};"),
-        Flavour::MariaDb => format!("SET GLOBAL {name} = {value}; and `{name} = {value}` under [mariadbd] in the configuration"),
+        Flavour::MariaDb => format!(
+            "SET GLOBAL {name} = {value}; and `{name} = {value}` under [mariadbd] in the configuration"
+        ),
     }
 }
 
@@ -76,7 +78,8 @@ fn log_bin(report: &mut Report, version: Version, variables: &Variables) {
         return;
     }
     let section = if version.flavour == Flavour::MySql { "mysqld" } else { "mariadbd" };
-    let remedy = format!("`log_bin = binlog` under [{section}] in the configuration, then restart the server");
+    let remedy =
+        format!("`log_bin = binlog` under [{section}] in the configuration, then restart the server");
     report.add("log_bin", Severity::Error, "the server keeps no binary log", Some(remedy));
 }
 
@@ -84,12 +87,16 @@ fn log_bin(report: &mut Report, version: Version, variables: &Variables) {
 pub(super) fn binlog_format(report: &mut Report, version: Version, variables: &Variables) {
     let format = variables.get("binlog_format").unwrap_or("ROW");
     if format.eq_ignore_ascii_case("ROW") {
-        let evidence = "ROW; a session that chooses another stops the pipeline at its first change of a captured table";
+        let evidence =
+            "ROW; a session that chooses another stops the pipeline at its first change of a captured table";
         report.add("binlog_format", Severity::Ok, evidence, None);
         return;
     }
     let evidence = format!("binlog_format is {format}: the log holds statements instead of rows");
-    let remedy = format!("{} Sessions that are open keep their own: close them", set(version, "binlog_format", "'ROW'"));
+    let remedy = format!(
+        "{} Sessions that are open keep their own: close them",
+        set(version, "binlog_format", "'ROW'")
+    );
     report.add("binlog_format", Severity::Error, evidence, Some(remedy));
 }
 
@@ -152,7 +159,8 @@ fn retention(report: &mut Report, version: Version, variables: &Variables) {
     const NAME: &str = "retention";
     let number = |name| variables.get(name).and_then(|text| text.parse::<f64>().ok());
     let days = number("expire_logs_days").unwrap_or(0.0);
-    let seconds = number("binlog_expire_logs_seconds").filter(|seconds| *seconds > 0.0).unwrap_or(days * 86_400.0);
+    let seconds =
+        number("binlog_expire_logs_seconds").filter(|seconds| *seconds > 0.0).unwrap_or(days * 86_400.0);
     let total = number("max_binlog_total_size").unwrap_or(0.0);
     let lost = "an outage of the pipeline that lasts longer loses changes";
     let mut found = false;
@@ -167,12 +175,19 @@ fn retention(report: &mut Report, version: Version, variables: &Variables) {
     }
     if total > 0.0 {
         found = true;
-        let evidence = format!("the server keeps {total} bytes of log (max_binlog_total_size): {lost} than it takes to write them");
+        let evidence = format!(
+            "the server keeps {total} bytes of log (max_binlog_total_size): {lost} than it takes to write them"
+        );
         report.add(NAME, Severity::Warning, evidence, Some(set(version, "max_binlog_total_size", "0")));
     }
     match (found, seconds > 0.0) {
         (true, _) => {}
-        (_, true) => report.add(NAME, Severity::Ok, format!("the log is kept for {} h", (seconds / 3600.0).floor()), None),
+        (_, true) => report.add(
+            NAME,
+            Severity::Ok,
+            format!("the log is kept for {} h", (seconds / 3600.0).floor()),
+            None,
+        ),
         (_, false) => report.add(NAME, Severity::Ok, "the log is kept until somebody purges it", None),
     }
 }
@@ -184,7 +199,8 @@ fn server_ids(report: &mut Report, version: Version, variables: &Variables, ours
         report.add("server_id", Severity::Error, evidence, Some(set(version, "server_id", "1")));
     } else if theirs == ours.to_string() {
         let evidence = format!("server_id {ours} is the server's own");
-        let remedy = "set the source's `server_id` to a number that no server and no other reader has".to_string();
+        let remedy =
+            "set the source's `server_id` to a number that no server and no other reader has".to_string();
         report.add("server_id", Severity::Error, evidence, Some(remedy));
     } else {
         report.add("server_id", Severity::Ok, format!("{ours} here, {theirs} the server's"), None);
@@ -213,7 +229,8 @@ pub(super) fn log_status(report: &mut Report, connection: &mut Connection) {
         true => format!("changes of these databases are not logged: {without}"),
         false => format!("only changes of these databases are logged: {only}"),
     };
-    let remedy = "remove binlog_do_db and binlog_ignore_db from the configuration and restart the server".to_string();
+    let remedy =
+        "remove binlog_do_db and binlog_ignore_db from the configuration and restart the server".to_string();
     report.add(NAME, Severity::Warning, evidence, Some(remedy));
 }
 
@@ -281,12 +298,40 @@ mod tests {
             (my, "log_bin", "OFF", "log_bin", Error, "under [mysqld]"),
             (maria, "log_bin", "OFF", "log_bin", Error, "under [mariadbd]"),
             (my, "binlog_format", "MIXED", "binlog_format", Error, "SET PERSIST binlog_format = 'ROW';"),
-            (maria, "binlog_format", "STATEMENT", "binlog_format", Error, "SET GLOBAL binlog_format = 'ROW';"),
+            (
+                maria,
+                "binlog_format",
+                "STATEMENT",
+                "binlog_format",
+                Error,
+                "SET GLOBAL binlog_format = 'ROW';",
+            ),
             (my, "binlog_row_image", "MINIMAL", "binlog_row_image", Warning, "binlog_row_image = 'FULL'"),
-            (maria, "binlog_row_metadata", "NO_LOG", "binlog_row_metadata", Warning, "binlog_row_metadata = 'FULL'"),
-            (my, "gtid_mode", "OFF", "gtid", Warning, "enforce_gtid_consistency = ON; SET PERSIST gtid_mode = OFF_PERMISSIVE;"),
+            (
+                maria,
+                "binlog_row_metadata",
+                "NO_LOG",
+                "binlog_row_metadata",
+                Warning,
+                "binlog_row_metadata = 'FULL'",
+            ),
+            (
+                my,
+                "gtid_mode",
+                "OFF",
+                "gtid",
+                Warning,
+                "enforce_gtid_consistency = ON; SET PERSIST gtid_mode = OFF_PERMISSIVE;",
+            ),
             (my, "gtid_mode", "ON_PERMISSIVE", "gtid", Warning, "SET PERSIST gtid_mode = ON;"),
-            (my, "binlog_expire_logs_seconds", "3600", "retention", Warning, "binlog_expire_logs_seconds = 604800"),
+            (
+                my,
+                "binlog_expire_logs_seconds",
+                "3600",
+                "retention",
+                Warning,
+                "binlog_expire_logs_seconds = 604800",
+            ),
             (maria, "max_binlog_total_size", "1000000", "retention", Warning, "max_binlog_total_size = 0"),
             (my, "server_id", "0", "server_id", Error, "server_id = 1"),
             (my, "server_id", "4711", "server_id", Error, "a number that no server"),
@@ -307,13 +352,20 @@ mod tests {
     fn retention_is_seconds_else_days_else_for_ever() {
         let retention = |changed: &[(&str, &str)]| {
             let checks = look("10.5.1-MariaDB", changed, 1);
-            checks.into_iter().find(|c| c.name == "retention").map(|c| (c.severity, c.evidence)).unwrap_or_else(|| panic!("none"))
+            checks
+                .into_iter()
+                .find(|c| c.name == "retention")
+                .map(|c| (c.severity, c.evidence))
+                .unwrap_or_else(|| panic!("none"))
         };
         let ok = |text: &str| (Severity::Ok, text.to_string());
         assert_eq!(retention(&[]), ok("the log is kept for 720 h"));
         let days = [("binlog_expire_logs_seconds", "0"), ("expire_logs_days", "10.000000")];
         assert_eq!(retention(&days), ok("the log is kept for 240 h"));
-        assert_eq!(retention(&[("binlog_expire_logs_seconds", "0")]), ok("the log is kept until somebody purges it"));
+        assert_eq!(
+            retention(&[("binlog_expire_logs_seconds", "0")]),
+            ok("the log is kept until somebody purges it")
+        );
         let short = [("binlog_expire_logs_seconds", "0"), ("expire_logs_days", "0.5")];
         assert_eq!(retention(&short).0, Severity::Warning);
     }

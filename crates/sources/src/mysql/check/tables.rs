@@ -12,7 +12,8 @@ use std::collections::HashSet;
 /// Most names in a sentence.
 const NAMES: usize = 10;
 /// Databases that are the server's own.
-const USER_DATABASES: &str = "TABLE_SCHEMA NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema')";
+const USER_DATABASES: &str =
+    "TABLE_SCHEMA NOT IN ('mysql', 'sys', 'information_schema', 'performance_schema')";
 
 /// A table by its database and name.
 type Table = (String, String);
@@ -118,8 +119,10 @@ fn primary_keys(report: &mut Report, tables: &[Table], connection: &mut Connecti
     let without: Vec<String> =
         tables.iter().filter(|table| !with_key.contains(table)).map(|(d, t)| full_name(d, t)).collect();
     if let Some(first) = without.first() {
-        let evidence = format!("without a primary key, so that consumers cannot tell rows apart: {}", shown(&without));
-        let remedy = format!("ALTER TABLE {first} ADD COLUMN id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY;");
+        let evidence =
+            format!("without a primary key, so that consumers cannot tell rows apart: {}", shown(&without));
+        let remedy =
+            format!("ALTER TABLE {first} ADD COLUMN id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY;");
         report.add("primary keys", Severity::Warning, evidence, Some(remedy));
     }
     Ok(())
@@ -161,8 +164,12 @@ fn cascades(
     let table = full_name(&first.text(0), &first.text(1));
     let drop = format!("ALTER TABLE {table} DROP FOREIGN KEY {};", quote::identifier(&first.text(2)));
     let remedy = match version.flavour {
-        Flavour::MySql if version.is_at_least(9, 6, 0) => "SET PERSIST_ONLY innodb_native_foreign_keys = OFF; then restart the server".into(),
-        Flavour::MySql => format!("upgrade to MySQL 9.6, which logs them; or {drop} and let the application change those rows"),
+        Flavour::MySql if version.is_at_least(9, 6, 0) => {
+            "SET PERSIST_ONLY innodb_native_foreign_keys = OFF; then restart the server".into()
+        }
+        Flavour::MySql => format!(
+            "upgrade to MySQL 9.6, which logs them; or {drop} and let the application change those rows"
+        ),
         Flavour::MariaDb => format!("{drop} and let the application change those rows"),
     };
     report.add("foreign keys", Severity::Warning, evidence, Some(remedy));

@@ -27,8 +27,8 @@ const REJECTED: Malformed = Malformed("JSON: a partial update that does not fit 
 pub enum Applied {
     /// The new document has been appended.
     Written,
-    /// The log does not have the old document (`binlog_row_image` other than `FULL`), so the new one is not known. Nothing
-    /// has been appended; the value is `Absent`.
+    /// The log does not have the old document (`binlog_row_image=MINIMAL`), so the new one is not known. Nothing has been
+    /// appended; the value is `Absent`.
     NoBefore,
 }
 

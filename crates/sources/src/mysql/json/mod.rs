@@ -19,7 +19,8 @@
 //! **What hostile bytes can do.** Nothing but an error. In a true document each byte belongs to one value, so the bytes
 //! that are read are counted and may not exceed the document's length: offsets that overlap or point in circles end there.
 //! The text is therefore no longer than six bytes for each byte of the document and four more (a control character
-//! becomes `\u0001`), and time is proportional. Containers nest at most 100 deep, as in the server.
+//! becomes `\u0001`), and time is proportional; each change of an update may besides move what follows in its container.
+//! Containers nest at most 100 deep, as in the server. A container that an update unpacks takes some eight times its entries.
 //!
 //! Formats: MySQL's source, `sql-common/json_binary.h` and `sql-common/json_diff.h`; the text: `Json_wrapper::to_string` in
 //! `sql-common/json_dom.cc` and `my_gcvt` in `strings/dtoa.cc`.

@@ -55,12 +55,6 @@ impl Shape {
         if self.primary_key.is_empty() { &self.unique_key } else { &self.primary_key }
     }
 
-    /// Where a column of this name stands. Servers compare names of columns without case.
-    pub(super) fn position(&self, name: &str) -> Option<usize> {
-        let folded = name.to_lowercase();
-        self.columns.iter().position(|column| column.name.to_lowercase() == folded)
-    }
-
     /// The columns of a sequence of MariaDB, whose rows are not a user's data.
     pub(crate) fn is_sequence(&self) -> bool {
         const COLUMNS: [&str; 8] = [
@@ -241,11 +235,5 @@ mod tests {
         );
         shape.columns.swap(2, 3);
         assert!(Known::from_record(&stored(&Known::Shape(shape))).is_err());
-    }
-
-    #[test]
-    fn columns_are_found_without_case() {
-        assert_eq!(shape().position("NOTE"), Some(1));
-        assert_eq!(shape().position("not"), None);
     }
 }

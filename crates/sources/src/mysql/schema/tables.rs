@@ -46,11 +46,6 @@ impl Tables {
         self.tables.insert(table, held);
     }
 
-    /// Nothing that could have rows stands under this name.
-    pub(crate) fn forget(&mut self, table: &TableRef) {
-        self.tables.remove(table);
-    }
-
     /// Takes a statement in; gives the tables of which something else is known now, or nothing any more.
     pub(crate) fn apply(
         &mut self,
