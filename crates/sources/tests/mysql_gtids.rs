@@ -11,8 +11,10 @@
 use deltaforge_sources::mysql::gtid::reach::{self, Reach};
 use deltaforge_sources::mysql::gtid::{GtidSet, MariaSet, MariaState, MySqlSet};
 use deltaforge_testkit::servers::{Flavour, Mysqld, MysqldOptions, Session};
+use deltaforge_testkit::wait_for;
 use std::fmt::Write as _;
 use std::fs;
+use std::time::Duration;
 
 /// xorshift64*: enough to choose sets.
 struct Random(u64);
@@ -232,7 +234,12 @@ fn mariadb_has_purged_what_we_say() {
     session.sql("FLUSH BINARY LOGS");
     let first = server.binlog_end().0;
     write(&mut session, "0-2-5 0-3-6 7-1-3 8-1-1");
-    session.sql(&format!("FLUSH BINARY LOGS; PURGE BINARY LOGS TO '{first}'"));
+    session.sql("FLUSH BINARY LOGS");
+    // A file that a crash would still need is kept, without an error, until the storage engine says that it is not.
+    wait_for("the first log file to be deleted", Duration::from_secs(60), || {
+        session.sql(&format!("PURGE BINARY LOGS TO '{first}'"));
+        session.sql("SHOW BINARY LOGS")[0][0].as_ref() == Some(&first)
+    });
     write(&mut session, "0-3-7");
 
     let events = session.sql(&format!("SHOW BINLOG EVENTS IN '{first}' LIMIT 3"));
@@ -251,6 +258,10 @@ fn mariadb_has_purged_what_we_say() {
     {
         for seven in ["", "7-1-1", "7-1-2", "7-1-3", "7-1-4"] {
             let stored = MariaSet::parse(&format!("{zero},{seven}")).unwrap();
+            // The client takes an empty position for none.
+            if stored.is_empty() {
+                continue;
+            }
             let ours = reach::maria(&stored, &oldest, &state);
             let answer = mariadb_answers(&server, &stored);
             assert_eq!(

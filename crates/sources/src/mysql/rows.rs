@@ -235,7 +235,7 @@ fn write_image<'a>(
             continue;
         }
         if let (Some(keep), true) = (&mut keep, is_json) {
-            let mut ahead = images.data.clone();
+            let mut ahead = images.data;
             keep.push(match slot {
                 Slot::Value => Some(column.codec.skip(&mut ahead)?),
                 _ => None,

@@ -243,7 +243,7 @@ impl Schemas {
                 Some(LookedUp { listed: Some(Listed::Table(shape)), .. }) => {
                     self.checked(&shape, &columns, &metadata)?
                 }
-                Some(LookedUp { listed: None, .. }) => self.from_log(&columns, &metadata, &[]).map_err(|why| {
+                Some(LookedUp { listed: None, .. }) => self.told_by_log(&columns, &metadata, &[]).map_err(|why| {
                     Unresolved::Stop(format!(
                         "its columns are not known: it is not on the server any more, no record tells them, and {why}"
                     ))
@@ -268,10 +268,10 @@ impl Schemas {
                 "what is known of it is not what the log has: {difference}"
             )));
         }
-        self.from_log(columns, metadata, &[shape]).map_err(Unresolved::Stop)
+        self.told_by_log(columns, metadata, &[shape]).map_err(Unresolved::Stop)
     }
 
-    fn from_log(&self, columns: &[Column], metadata: &Metadata, hints: &[&Shape]) -> Result<Shape, String> {
+    fn told_by_log(&self, columns: &[Column], metadata: &Metadata, hints: &[&Shape]) -> Result<Shape, String> {
         if !metadata.is_full() {
             return Err("the log does not name them (binlog_row_metadata is not FULL)".into());
         }

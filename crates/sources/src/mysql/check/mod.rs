@@ -57,7 +57,7 @@ pub(super) fn require(settings: &Settings, connection: &mut Connection) -> Resul
     }
     let mut report = Report::default();
     server::binlog_format(&mut report, connection.version(), &variables);
-    for check in report.problems() {
+    if let Some(check) = report.problems().next() {
         let fault = Fault::config("mysql.binlog_format", check.evidence.clone());
         return Err(match &check.remedy {
             Some(remedy) => fault.hint(remedy.clone()),

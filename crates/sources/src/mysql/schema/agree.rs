@@ -266,7 +266,7 @@ fn told(
         }
         of_text = Some(charset);
         let width = u16::from(charset.mbmaxlen());
-        if bytes % width != 0 {
+        if !bytes.is_multiple_of(width) {
             return Err(unclear(&format!(
                 "its {bytes} bytes are no number of characters in {}",
                 charset.name()
