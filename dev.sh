@@ -17,17 +17,24 @@ DEV=${DELTAFORGE_DEV_DIR:-/var/tmp/deltaforge-dev-$(id -u)}
 SERVER_USER=deltaforge-dev
 PG_PORT=15432
 REDIS_PORT=16379
+MYSQL_PORT=13306
 API_PORT=18080
 METRICS_PORT=19000
 # The password matters to the container only: the local server trusts the loopback. One DSN then serves both.
 PG_DSN_DEFAULT="postgres://postgres:postgres@127.0.0.1:$PG_PORT/shop"
+MYSQL_DSN_DEFAULT="mysql://root:mysql@127.0.0.1:$MYSQL_PORT/shop"
 PG15_BIN=${DELTAFORGE_PG15_BIN:-/usr/lib/postgresql/15/bin}
 PG18_BIN=${DELTAFORGE_PG18_BIN:-$DEV/sid/root/usr/lib/postgresql/18/bin}
+# The server and its clients are in different folders, as distributions have it: FOLDER:FOLDER.
+MYSQL_BIN=${DELTAFORGE_MYSQL_BIN:-$DEV/sid/root/usr/sbin:$DEV/sid/root/usr/bin}
+MARIADB_BIN=${DELTAFORGE_MARIADB_BIN:-/usr/sbin:/usr/bin}
 # Raised whenever the recipe below changes, so that an older folder is made anew.
-SID_RECIPE=1
+SID_RECIPE=2
 
 BUILD_PACKAGES=(gcc libc6-dev pkg-config ca-certificates)
 SERVER_PACKAGES=(postgresql-15 postgresql-client-15 redis-server redis-tools patchelf util-linux)
+# The packages without a service: `mariadb-server` would start a server of its own.
+MARIADB_PACKAGES=(mariadb-server-core mariadb-client-core mariadb-client)
 
 say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
 warn() { printf '\033[1;33m!!! %s\033[0m\n' "$*" >&2; }
@@ -40,14 +47,12 @@ as_root() {
   fi
 }
 
-# Runs a server or one of its tools as the user the servers run as.
-as_server_user() {
-  if [ "$(id -u)" = 0 ]; then
-    setpriv --reuid="$SERVER_USER" --regid="$SERVER_USER" --clear-groups -- "$@"
-  else
-    "$@"
-  fi
-}
+# In front of a server or one of its tools: what makes it run as the user the servers run as.
+AS_SERVER_USER=()
+if [ "$(id -u)" = 0 ]; then
+  AS_SERVER_USER=(setpriv --reuid="$SERVER_USER" --regid="$SERVER_USER" --clear-groups --)
+fi
+as_server_user() { "${AS_SERVER_USER[@]}" "$@"; }
 
 # --- setup --------------------------------------------------------------------------------------------------------------
 
@@ -63,7 +68,8 @@ need_packages() {
   say "installing ${missing[*]}"
   # One unreachable third-party source must not stop us: the install that follows tells whether ours was refreshed.
   as_root "${APT[@]}" update >&2 || warn "apt-get update reported errors; going on"
-  as_root "${APT[@]}" install -y --no-install-recommends "${missing[@]}" >&2
+  # Whatever stands in the way of ours is somebody's own.
+  as_root "${APT[@]}" install -y --no-install-recommends --no-remove "${missing[@]}" >&2
 }
 
 setup_toolchain() {
@@ -101,14 +107,31 @@ setup_folder() {
   fi
 }
 
-# PostgreSQL 18 is newer than Debian 12. Its packages from Debian's unstable suite are unpacked, with the libc that they
-# want, into a folder; the system and its apt state stay as they are. The mirror is the one that apt already uses.
-setup_pg18() {
-  [ -z "${DELTAFORGE_PG18_BIN:-}" ] || return 0
-  local sid=$DEV/sid
-  if [ "$(cat "$sid/recipe" 2>/dev/null)" = "$SID_RECIPE" ] && [ -x "$PG18_BIN/postgres" ]; then return 0; fi
+program() { # program NAME FOLDER:FOLDER…
+  local folder folders
+  IFS=: read -ra folders <<<"$2"
+  for folder in "${folders[@]}"; do
+    if [ -x "$folder/$1" ]; then echo "$folder/$1"; return 0; fi
+  done
+  return 1
+}
 
-  local codename mirror suite found='' options deb file
+# PostgreSQL 18 is newer than Debian 12, which has no MySQL at all. Their packages from Debian's unstable suite are
+# unpacked, with the libc that they want, into a folder; the system and its apt state stay as they are. The mirror is the
+# one that apt already uses.
+setup_sid() {
+  local sid=$DEV/sid wanted=() mysql=() left_out=''
+  [ -n "${DELTAFORGE_PG18_BIN:-}" ] || wanted+=(postgresql-18 postgresql-client-18)
+  [ -n "${DELTAFORGE_MYSQL_BIN:-}" ] || mysql+=(mysql-server-core mysql-client-core mysql-client)
+  [ ${#wanted[@]} -gt 0 ] || [ ${#mysql[@]} -gt 0 ] || return 0
+  unpacked() {
+    [ "$(cat "$sid/recipe" 2>/dev/null)" = "$SID_RECIPE" ] || return 1
+    [ ${#wanted[@]} = 0 ] || [ -x "$PG18_BIN/postgres" ] || return 1
+    [ ${#mysql[@]} = 0 ] || [ -f "$sid/mysql-left-out" ] || program mysqld "$MYSQL_BIN" >/dev/null
+  }
+  if unpacked; then return 0; fi
+
+  local codename mirror suites suite options deb file
   # shellcheck source=/dev/null
   codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")
   archive() {
@@ -119,7 +142,7 @@ setup_pg18() {
   mirror=$(archive)
   [ -n "$mirror" ] || die "apt knows no mirror of Debian $codename main; see 'apt-get indextargets'"
 
-  say "unpacking PostgreSQL 18 into $sid"
+  say "unpacking PostgreSQL 18 and MySQL into $sid"
   rm -rf "$sid"
   mkdir -p "$sid"/{etc,state/lists/partial,cache/archives/partial,log,root}
   touch "$sid/state/status"
@@ -130,14 +153,30 @@ setup_pg18() {
     # A mirror that lags some days serves a test server as well. Signatures are checked all the same.
     -o Acquire::Check-Valid-Until=false
   )
-  # The suite moves: when unstable has dropped version 18, testing may still have it.
-  for suite in sid testing; do
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >"$sid/etc/sources.list"
+  known() {
+    local package
+    for package in "$@"; do apt-cache "${options[@]}" show "$package" >/dev/null 2>&1 || return 1; done
+  }
+  fetch() { [ $# = 0 ] || "${APT[@]}" "${options[@]}" install -y --no-install-recommends --download-only "$@" >&2; }
+  # The suite moves: what unstable has dropped, testing may still have.
+  for suites in sid 'sid testing'; do
+    for suite in $suites; do
+      echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main"
+    done >"$sid/etc/sources.list"
     "${APT[@]}" "${options[@]}" update >&2
-    if apt-cache "${options[@]}" show postgresql-18 >/dev/null 2>&1; then found=$suite; break; fi
+    if known "${wanted[@]}" "${mysql[@]}"; then break; fi
   done
-  [ -n "$found" ] || die "neither sid nor testing has postgresql-18 any more; set DELTAFORGE_PG18_BIN to its bin folder"
-  "${APT[@]}" "${options[@]}" install -y --no-install-recommends --download-only postgresql-18 postgresql-client-18 >&2
+  known "${wanted[@]}" ||
+    die "neither sid nor testing has postgresql-18 any more; set DELTAFORGE_PG18_BIN to its bin folder"
+  if [ ${#mysql[@]} -gt 0 ]; then
+    # The one server that may be missing: no release of Debian promises to have it.
+    if ! known "${mysql[@]}"; then
+      left_out='neither sid nor testing of Debian has its packages'
+    elif ! fetch "${wanted[@]}" "${mysql[@]}"; then
+      left_out='its packages of Debian sid cannot be installed at present'
+    fi
+  fi
+  if [ ${#mysql[@]} = 0 ] || [ -n "$left_out" ]; then fetch "${wanted[@]}"; fi
 
   local r=$sid/root d
   for d in lib lib64 bin sbin; do mkdir -p "$r/usr/$d"; ln -sfn "usr/$d" "$r/$d"; done
@@ -153,13 +192,45 @@ setup_pg18() {
   loader=$(find "$r/usr/lib" "$r/usr/lib64" -name 'ld-linux-*.so.*' | head -n 1)
   libraries=$(dirname "$(find "$r/usr/lib" -name 'libc.so.6' | head -n 1)")
   if [ -z "$loader" ] || [ ! -d "$libraries" ]; then die "the unpacked packages hold no libc; please report this"; fi
-  for file in "$r"/usr/lib/postgresql/18/bin/*; do
+  for file in "$r"/usr/lib/postgresql/18/bin/* "$r"/usr/sbin/mysqld "$r"/usr/bin/mysql*; do
     if [ -f "$file" ] && [ ! -L "$file" ] && [ "$(head -c 4 "$file" | tail -c 3)" = ELF ]; then
       patchelf --set-interpreter "$loader" --force-rpath --set-rpath "$libraries" "$file"
     fi
   done
-  "$PG18_BIN/postgres" --version >&2
+  if [ ${#wanted[@]} -gt 0 ]; then "$PG18_BIN/postgres" --version >&2; fi
+  if [ ${#mysql[@]} -gt 0 ] && [ -z "$left_out" ] && ! "$r/usr/sbin/mysqld" --no-defaults --version >&2; then
+    left_out='the server of Debian sid does not run on this machine'
+  fi
+  if [ -n "$left_out" ]; then
+    # The tests go without MySQL if, and only if, they find this note and no server.
+    rm -f "$r/usr/sbin/mysqld"
+    echo "$left_out" >"$sid/mysql-left-out"
+  fi
   echo "$SID_RECIPE" >"$sid/recipe"
+}
+
+# MariaDB's plug-ins (the login method ed25519 is one) are in the package that would start a server: only they are taken
+# out of it.
+setup_mariadb() {
+  [ -z "${DELTAFORGE_MARIADB_BIN:-}" ] || return 0
+  need_packages "${MARIADB_PACKAGES[@]}"
+  local d=$DEV/mariadb version
+  version=$(dpkg-query -W -f '${Version}' mariadb-server-core)
+  if [ "$(cat "$d/version" 2>/dev/null)" = "$version" ]; then return 0; fi
+  say "unpacking MariaDB's plug-ins into $d"
+  rm -rf "$d"
+  mkdir -p "$d/package"
+  (
+    cd "$d/package"
+    download() { "${APT[@]}" -o APT::Sandbox::User=root download "$1" >&2; }
+    # A mirror keeps only the newest; plug-ins of the same series serve as well.
+    download "mariadb-server=$version" || download mariadb-server
+    dpkg-deb --fsys-tarfile ./*.deb | tar -x --no-same-owner --wildcards './usr/lib/mysql/plugin/*.so'
+  )
+  mv "$d/package/usr/lib/mysql/plugin" "$d/plugin"
+  chmod -R u+rwX,a+rX "$d"
+  rm -rf "$d/package"
+  echo "$version" >"$d/version"
 }
 
 setup_servers() {
@@ -168,15 +239,29 @@ setup_servers() {
   # Two checkouts may set up at once; the second then finds the work done.
   exec 9>"$DEV/setup.lock"
   flock 9
-  setup_pg18
+  setup_sid
+  setup_mariadb
   exec 9>&-
   [ -x "$PG15_BIN/postgres" ] || die "no PostgreSQL 15 in $PG15_BIN: Debian 12 has it; elsewhere set DELTAFORGE_PG15_BIN"
+  program mariadbd "$MARIADB_BIN" >/dev/null ||
+    die "no MariaDB in $MARIADB_BIN: Debian 12 has it; elsewhere set DELTAFORGE_MARIADB_BIN"
+  if ! program mysqld "$MYSQL_BIN" >/dev/null; then
+    [ -z "${DELTAFORGE_MYSQL_BIN:-}" ] || die "no MySQL in $MYSQL_BIN, which DELTAFORGE_MYSQL_BIN names"
+    warn "SKIPPED: MySQL: $(cat "$DEV/sid/mysql-left-out"). Its tests will say so; the others run."
+    warn "         Set DELTAFORGE_MYSQL_BIN to its folder, or try again after: rm -r $DEV/sid"
+  fi
 }
+
+# What a server says of its version, without the path in front.
+mysql_version() { "$1" --no-defaults --version | sed 's/.*Ver \([^ ]*\).*/\1/'; }
 
 cmd_setup() {
   setup_build
   setup_servers
-  say "ready: $("$PG15_BIN/postgres" --version), $("$PG18_BIN/postgres" --version), $(redis-server --version | cut -d' ' -f1-3)"
+  local server mysql_found='no MySQL'
+  if server=$(program mysqld "$MYSQL_BIN"); then mysql_found="MySQL $(mysql_version "$server")"; fi
+  say "ready: $("$PG15_BIN/postgres" --version), $("$PG18_BIN/postgres" --version), $mysql_found," \
+    "MariaDB $(mysql_version "$(program mariadbd "$MARIADB_BIN")"), $(redis-server --version | cut -d' ' -f1-3)"
 }
 
 # --- the development stack ----------------------------------------------------------------------------------------------
@@ -201,6 +286,24 @@ redis() {
   if have_docker; then compose exec -T redis redis-cli "$@"; else redis-cli -p "$REDIS_PORT" "$@"; fi
 }
 
+# MySQL, or MariaDB on a machine that cannot have MySQL.
+mysql_flavour() { if program mysqld "$MYSQL_BIN" >/dev/null; then echo mysql; else echo mariadb; fi; }
+mysql_folder() { echo "$DEV/up/$(mysql_flavour)"; }
+mysql_client() {
+  case $(mysql_flavour) in
+    mysql) program mysql "$MYSQL_BIN" ;;
+    mariadb) program mariadb "$MARIADB_BIN" ;;
+  esac
+}
+
+mysql_sql() { # mysql_sql [arguments of the client]; statements from standard input
+  if have_docker; then
+    compose exec -T -e MYSQL_PWD=mysql mysql mysql --user=root "$@"
+  else
+    "$(mysql_client)" --no-defaults --user=root --socket="$(mysql_folder)/socket" "$@"
+  fi
+}
+
 eventually() { # eventually SECONDS WHAT COMMAND...
   local deadline=$((SECONDS + $1)) what=$2; shift 2
   until "$@" >/dev/null 2>&1; do
@@ -211,13 +314,16 @@ eventually() { # eventually SECONDS WHAT COMMAND...
 
 answers_sql() { echo 'select 1' | sql postgres; }
 answers_redis() { [ "$(redis ping)" = PONG ]; }
+answers_mysql() { echo 'select 1' | mysql_sql >/dev/null 2>&1; }
 pg_runs() { (cd / && as_server_user "$PG15_BIN/pg_ctl" -D "$DEV/up/postgres" status >/dev/null 2>&1); }
-redis_pid() {
-  # The pid of a file may have been given to another process since: it is ours only if it works in our folder.
+# The pid of a file may have been given to another process since: it is ours only if it works in our folder.
+pid_in() { # pid_in FILE FOLDER
   local pid
-  pid=$(cat "$DEV/up/redis/redis.pid" 2>/dev/null) || return 1
-  [ "$(readlink "/proc/$pid/cwd" 2>/dev/null)" = "$(readlink -f "$DEV/up/redis")" ] && echo "$pid"
+  pid=$(cat "$1" 2>/dev/null) || return 1
+  [ "$(readlink "/proc/$pid/cwd" 2>/dev/null)" = "$(readlink -f "$2")" ] && echo "$pid"
 }
+redis_pid() { pid_in "$DEV/up/redis/redis.pid" "$DEV/up/redis"; }
+mysql_pid() { pid_in "$(mysql_folder)/pid" "$(mysql_folder)/data"; }
 
 up_local() {
   local d=$DEV/up
@@ -242,10 +348,83 @@ up_local() {
   eventually 20 "Redis on port $REDIS_PORT (see $d/redis/redis.log)" redis_pid
 }
 
+up_mysql_local() {
+  local d server base args
+  d=$(mysql_folder)
+  if mysql_pid >/dev/null; then return 0; fi
+  mkdir -p "$d"
+  if [ "$(id -u)" = 0 ]; then chown "$SERVER_USER:" "$d"; fi
+  case $(mysql_flavour) in
+    mysql) server=$(program mysqld "$MYSQL_BIN") ;;
+    mariadb) server=$(program mariadbd "$MARIADB_BIN") ;;
+  esac
+  base=$(dirname "$(dirname "$server")")
+  args=(--basedir="$base")
+  if [ -f "$base/share/mysql/english/errmsg.sys" ]; then args+=(--lc-messages-dir="$base/share/mysql"); fi
+  case $(mysql_flavour) in
+    mysql)
+      # Debian's default for the first is a folder that does not exist here.
+      args+=(--secure-file-priv= --mysqlx=OFF)
+      if [ -d "$base/lib/mysql/plugin" ]; then args+=(--plugin-dir="$base/lib/mysql/plugin"); fi
+      ;;
+    mariadb) if [ -d "$DEV/mariadb/plugin" ]; then args+=(--plugin-dir="$DEV/mariadb/plugin"); fi ;;
+  esac
+  (
+    cd "$d"
+    if [ ! -d data ]; then
+      rm -rf data.new
+      case $(mysql_flavour) in
+        mysql) as_server_user "$server" --no-defaults --datadir="$d/data.new" "${args[@]}" --initialize-insecure ;;
+        mariadb)
+          as_server_user "$(program mariadb-install-db "$MARIADB_BIN")" --no-defaults --datadir="$d/data.new" \
+            "${args[@]}" --auth-root-authentication-method=normal --skip-test-db
+          ;;
+      esac >"$d/log" 2>&1 || { tail -n 20 "$d/log" >&2; die "MySQL's data folder was not made"; }
+      mv data.new data
+    fi
+  )
+  case $(mysql_flavour) in
+    mysql) args+=(--gtid-mode=ON --enforce-gtid-consistency=ON) ;;
+    mariadb) args+=(--gtid-strict-mode=ON --log-slave-updates=ON) ;;
+  esac
+  # In a session of its own, as it is to outlive this shell and the terminal.
+  (
+    cd "$d"
+    exec "${AS_SERVER_USER[@]}" setsid "$server" --no-defaults --datadir="$d/data" "${args[@]}" --socket="$d/socket" \
+      --pid-file="$d/pid" --port="$MYSQL_PORT" --bind-address=127.0.0.1 --server-id=1 --log-bin=bin \
+      --binlog-format=ROW --binlog-row-image=FULL --binlog-row-metadata=FULL --character-set-server=utf8mb4 \
+      --skip-name-resolve
+  ) >>"$d/log" 2>&1 </dev/null &
+  local job=$!
+  answers_or_ended() { answers_mysql || ! kill -0 "$job"; }
+  eventually 60 "MySQL on port $MYSQL_PORT (see $d/log)" answers_or_ended
+  answers_mysql || { tail -n 20 "$d/log" >&2; die "MySQL did not start (is port $MYSQL_PORT taken?)"; }
+  # As the container's: `root` with a password, from everywhere. On the socket it needs none. MariaDB makes more users.
+  mysql_sql <<'SQL'
+drop user if exists ''@'localhost', root@'127.0.0.1', root@'::1';
+create user if not exists root@'%' identified by 'mysql';
+grant all on *.* to root@'%' with grant option;
+SQL
+}
+
+up_mysql() {
+  if have_docker; then compose up -d --wait mysql; else up_mysql_local; fi
+  eventually 60 "MySQL on port $MYSQL_PORT" answers_mysql
+  echo 'create database if not exists shop' | mysql_sql
+  mysql_sql shop <examples/shop-mysql.sql
+}
+
 cmd_up() {
+  up_stack
+  up_mysql
+  cmd_ps
+}
+
+# What the quickstart needs.
+up_stack() {
   if have_docker; then
     say "starting the stack with Docker"
-    compose up -d --wait
+    compose up -d --wait postgres redis
   else
     setup_servers
     say "starting the stack from packages (no Docker engine answers)"
@@ -257,7 +436,6 @@ cmd_up() {
     echo 'create database shop' | sql postgres
   fi
   sql shop <examples/shop.sql
-  cmd_ps
 }
 
 cmd_down() {
@@ -271,6 +449,10 @@ cmd_down() {
     kill "$pid"
     eventually 20 "Redis to stop" test ! -d "/proc/$pid"
   fi
+  if pid=$(mysql_pid); then
+    kill "$pid"
+    eventually 60 "MySQL to stop" test ! -d "/proc/$pid"
+  fi
   # The same flag as Docker's: the data goes too.
   if [ "${1:-}" = -v ]; then rm -rf "$DEV/up" "$DEV/quickstart"; fi
   say "stopped"
@@ -281,6 +463,7 @@ cmd_ps() {
     compose ps
   else
     if pg_runs; then echo "postgres  up    $PG_DSN_DEFAULT"; else echo "postgres  down"; fi
+    if mysql_pid >/dev/null; then echo "mysql     up    $MYSQL_DSN_DEFAULT"; else echo "mysql     down"; fi
     if redis_pid >/dev/null; then echo "redis     up    redis://127.0.0.1:$REDIS_PORT"; else echo "redis     down"; fi
   fi
 }
@@ -384,7 +567,7 @@ cmd_quickstart() {
   fi
 
   setup_build
-  cmd_up
+  up_stack
   say "building deltaforge"
   cargo build -p runner
   local binary=${CARGO_TARGET_DIR:-target}/debug/deltaforge
@@ -458,13 +641,16 @@ usage: ./dev.sh COMMAND
   lint                  formatting, lints, licences only
   bench [pg]            the benchmarks, against real servers, in a release build
   soak                  the tests in their long variants
-  setup                 install what is missing: build tools, PostgreSQL 15 and 18, Redis; quick when nothing is
+  setup                 install what is missing: build tools, PostgreSQL 15 and 18, MySQL, MariaDB, Redis; quick when
+                        nothing is
   up, down [-v], ps     the development stack: Docker when an engine answers, else from packages
-                        PostgreSQL on 127.0.0.1:$PG_PORT (database shop), Redis on 127.0.0.1:$REDIS_PORT
+                        PostgreSQL on 127.0.0.1:$PG_PORT and MySQL on 127.0.0.1:$MYSQL_PORT (databases shop; MariaDB
+                        on a machine that cannot have MySQL), Redis on 127.0.0.1:$REDIS_PORT
   help                  this text
 
 Environment: DELTAFORGE_DEV_DIR (where servers and their data live; now $DEV), DELTAFORGE_NO_DOCKER=1,
-DELTAFORGE_PG15_BIN, DELTAFORGE_PG18_BIN, DELTAFORGE_REDIS_BIN (folders with the binaries to use instead).
+DELTAFORGE_PG15_BIN, DELTAFORGE_PG18_BIN, DELTAFORGE_REDIS_BIN (folders with the binaries to use instead),
+DELTAFORGE_MYSQL_BIN, DELTAFORGE_MARIADB_BIN (the same; FOLDER:FOLDER where server and clients are apart).
 TEXT
 }
 

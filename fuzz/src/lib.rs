@@ -2,6 +2,16 @@
 //!
 //! The fuzz targets call these; so does the test `fuzz_smoke` of the sources, with mutated seeds and a stable compiler.
 
+mod binlog;
+mod mysql_gtid;
+mod mysql_json;
+mod mysql_values;
+
+pub use binlog::{binlog_compressed, binlog_events};
+pub use mysql_gtid::mysql_gtid;
+pub use mysql_json::mysql_json;
+pub use mysql_values::mysql_values;
+
 use deltaforge_core::batch::{Batch, BatchBuilder, EventId, Limits, Op};
 use deltaforge_core::config::{Fields, Findings, Key, Node, Raw, Span};
 use deltaforge_core::schema::{TableName, TableSchema};

@@ -117,6 +117,7 @@ struct Slot {
     total_order: u64,
     table_order: u64,
     ts_us: i64,
+    ts_exact: bool,
     read_ms: i64,
     /// Where the event's bytes begin.
     start: u32,
@@ -294,6 +295,11 @@ impl<'a> Event<'a> {
         self.slot.ts_us
     }
 
+    /// Whether the time is known in microseconds: false where the log records whole seconds.
+    pub fn ts_is_exact(&self) -> bool {
+        self.slot.ts_exact
+    }
+
     /// When this program read the change, Unix milliseconds.
     pub fn read_ms(&self) -> i64 {
         self.slot.read_ms
@@ -322,6 +328,8 @@ pub struct TransactionHead<'a> {
     pub id: &'a str,
     /// Commit time, Unix microseconds.
     pub ts_us: i64,
+    /// False where the log records no more than whole seconds.
+    pub ts_exact: bool,
 }
 
 /// The transaction that is open: kept outside the arena, because it may span batches.
@@ -330,6 +338,7 @@ struct OpenTransaction {
     id: Vec<u8>,
     source: Vec<u8>,
     ts_us: i64,
+    ts_exact: bool,
     /// Index in the batch's transactions, once an event of it is there.
     index: Option<u32>,
     total_order: u64,
@@ -440,7 +449,7 @@ impl BatchBuilder {
         let mut row = RowWriter::new(&mut open.source, fields);
         source(&mut row);
         row.finish();
-        open.ts_us = head.ts_us;
+        (open.ts_us, open.ts_exact) = (head.ts_us, head.ts_exact);
         open.index = None;
         open.total_order = 0;
         for name in open.touched.drain(..) {
@@ -453,7 +462,8 @@ impl BatchBuilder {
     #[inline]
     pub fn event(&mut self, op: Op, table: TableIx) -> EventWriter<'_> {
         let start = self.arena.len() as u32;
-        let ts_us = self.open.as_ref().map_or(self.read_ms * 1000, |open| open.ts_us);
+        let (ts_us, ts_exact) =
+            self.open.as_ref().map_or((self.read_ms * 1000, true), |open| (open.ts_us, open.ts_exact));
         let slot = Slot {
             id: EventId::default(),
             op,
@@ -462,6 +472,7 @@ impl BatchBuilder {
             total_order: 0,
             table_order: 0,
             ts_us,
+            ts_exact,
             read_ms: self.read_ms,
             start,
             estimated_bytes: 0,

@@ -18,7 +18,7 @@ fn table(name: &str) -> TableSchema {
 }
 
 fn begin(builder: &mut BatchBuilder, id: &str) {
-    builder.begin(TransactionHead { id, ts_us: 5 }, 1, |row| row.put(Value::Text(id)));
+    builder.begin(TransactionHead { id, ts_us: 5, ts_exact: true }, 1, |row| row.put(Value::Text(id)));
 }
 
 fn insert(builder: &mut BatchBuilder, table: TableIx, id: i64) {

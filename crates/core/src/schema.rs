@@ -1,6 +1,7 @@
 //! Tables and their columns, as they are at one place of the log.
 
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -69,6 +70,8 @@ pub struct TableSchema {
     pub key: Vec<u16>,
     /// SHA-256 of columns and primary key.
     pub fingerprint: Fingerprint,
+    /// What the connector needs beside that to read the table's rows again, as JSON of its own; outside the fingerprint.
+    pub detail: Option<String>,
     /// The registry's number of this schema, from 1; 0 before it is registered.
     pub sequence: u64,
     /// JSON bytes that an event of this table costs beside its values: an upper bound for one row image.
@@ -99,7 +102,22 @@ impl TableSchema {
         let key = if key.is_empty() { primary_key.clone() } else { key };
         // `"name":` and a comma; 24 covers the longest marker, `{"_unchanged":true}`.
         let image_overhead = columns.iter().map(|c| c.name.len() as u32 + 4).sum::<u32>() + 24;
-        TableSchema { name, columns, primary_key, key, fingerprint, sequence: 0, image_overhead }
+        TableSchema {
+            name,
+            columns,
+            primary_key,
+            key,
+            fingerprint,
+            detail: None,
+            sequence: 0,
+            image_overhead,
+        }
+    }
+
+    /// With the connector's own JSON.
+    pub fn with_detail(mut self, detail: String) -> TableSchema {
+        self.detail = Some(detail);
+        self
     }
 
     /// Columns and primary key as the JSON that the fingerprint is taken of.
@@ -127,6 +145,12 @@ fn fingerprint(columns: &[Column], primary_key: &[u16]) -> Fingerprint {
 pub trait SchemaRegistry: Send + Sync {
     /// The number of this schema at this place. Immediate; it becomes durable before the checkpoint that covers it.
     fn register(&self, schema: &TableSchema, at: u128) -> u64;
+
+    /// What was registered for this table, by its full name, for this place.
+    fn in_force(&self, table: &str, at: u128) -> Option<SchemaRecord>;
+
+    /// The same for every table that was registered for this place or an earlier one, by name.
+    fn tables(&self, at: u128) -> Vec<SchemaRecord>;
 }
 
 /// One registered schema, as it is stored.
@@ -142,6 +166,8 @@ pub struct SchemaRecord {
     pub at: u128,
     /// [`TableSchema::canonical_json`].
     pub shape: String,
+    /// [`TableSchema::detail`].
+    pub detail: Option<String>,
     /// When it was registered, Unix milliseconds.
     pub registered_ms: i64,
 }
@@ -193,12 +219,8 @@ impl SchemaRegistry for SchemaLog {
         let fingerprint = schema.fingerprint.to_string();
         let table = schema.name.full();
         // As of `at`, not the latest: a replay from before an A-B-A change meets A, B, A again.
-        let in_force = inner
-            .records
-            .iter()
-            .filter(|r| r.table == table && r.at <= at)
-            .max_by_key(|r| (r.at, r.sequence));
-        if let Some(record) = in_force.filter(|r| r.fingerprint == fingerprint) {
+        let same = |r: &&SchemaRecord| r.fingerprint == fingerprint && r.detail == schema.detail;
+        if let Some(record) = inner.in_force(table, at).filter(same) {
             return record.sequence;
         }
         let sequence = inner.records.last().map_or(1, |r| r.sequence + 1);
@@ -208,9 +230,32 @@ impl SchemaRegistry for SchemaLog {
             fingerprint,
             at,
             shape: schema.canonical_json(),
+            detail: schema.detail.clone(),
             registered_ms: crate::clock::unix_millis(),
         });
         sequence
+    }
+
+    fn in_force(&self, table: &str, at: u128) -> Option<SchemaRecord> {
+        self.lock().in_force(table, at).cloned()
+    }
+
+    fn tables(&self, at: u128) -> Vec<SchemaRecord> {
+        let inner = self.lock();
+        let mut tables: BTreeMap<&str, &SchemaRecord> = BTreeMap::new();
+        for record in inner.records.iter().filter(|r| r.at <= at) {
+            let known = tables.entry(&record.table).or_insert(record);
+            if (known.at, known.sequence) < (record.at, record.sequence) {
+                *known = record;
+            }
+        }
+        tables.into_values().cloned().collect()
+    }
+}
+
+impl SchemaLogInner {
+    fn in_force(&self, table: &str, at: u128) -> Option<&SchemaRecord> {
+        self.records.iter().filter(|r| r.table == table && r.at <= at).max_by_key(|r| (r.at, r.sequence))
     }
 }
 
@@ -248,6 +293,46 @@ mod tests {
         let replay = SchemaLog::new(log.records());
         assert_eq!([replay.register(&a, 10), replay.register(&b, 20), replay.register(&a, 30)], [1, 2, 3]);
         assert!(replay.unsaved().is_empty(), "a replay registers nothing");
+    }
+
+    #[test]
+    fn a_change_of_detail_alone_is_a_new_entry() {
+        let log = SchemaLog::default();
+        let with = |detail: &str| table(&["id"]).with_detail(detail.into());
+        assert_eq!(log.register(&with("{}"), 10), 1);
+        assert_eq!(log.register(&with("{}"), 12), 1);
+        assert_eq!(log.register(&with("[]"), 20), 2);
+        assert_eq!(log.register(&table(&["id"]), 30), 3);
+        assert_eq!(log.register(&with("{}"), 15), 1, "as of its place");
+        let details: Vec<_> = log.records().into_iter().map(|r| r.detail).collect();
+        assert_eq!(details, [Some("{}".into()), Some("[]".into()), None]);
+        assert_eq!(with("{}").fingerprint, table(&["id"]).fingerprint);
+    }
+
+    #[test]
+    fn what_was_registered_is_found_as_of_a_place() {
+        let log = SchemaLog::default();
+        let other = || {
+            let name = TableName::in_schema("shop", "public", "other");
+            TableSchema::new(name, table(&["id"]).columns, vec![], vec![])
+        };
+        log.register(&table(&["id"]), 10);
+        log.register(&other(), 20);
+        log.register(&table(&["id", "x"]), 30);
+        // Met late, for an early place.
+        log.register(&table(&["id", "y"]), 15);
+        let number = |at| log.in_force("public.t", at).map(|r| r.sequence);
+        assert_eq!(
+            [9, 10, 14, 15, 29, 30, u128::MAX].map(number),
+            [None, Some(1), Some(1), Some(4), Some(4), Some(3), Some(3)]
+        );
+        assert_eq!(log.in_force("t", 30), None);
+        let all = |at| log.tables(at).into_iter().map(|r| (r.table, r.sequence)).collect::<Vec<_>>();
+        let named = |t: u64, o: u64| vec![("public.other".to_owned(), o), ("public.t".to_owned(), t)];
+        assert_eq!(all(9), []);
+        assert_eq!(all(10), [("public.t".to_owned(), 1)]);
+        assert_eq!(all(25), named(4, 2));
+        assert_eq!(all(30), named(3, 2));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::position::{Position, Released};
 use crate::schema::SchemaRegistry;
 use async_trait::async_trait;
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering::Relaxed};
 
@@ -170,6 +171,17 @@ pub enum Format {
     DecimalPair,
 }
 
+/// A table whose rows are no longer given, because they cannot be told for certain.
+#[derive(Clone, Debug)]
+pub struct StoppedTable {
+    /// Full name.
+    pub table: String,
+    /// Why, in a sentence.
+    pub why: String,
+    /// When that was noticed, Unix milliseconds.
+    pub at_ms: i64,
+}
+
 /// What a source sees, for metrics and status: written by the source, read by anybody, never waited for.
 #[derive(Debug, Default)]
 pub struct SourceStats {
@@ -194,6 +206,7 @@ pub struct SourceStats {
     /// Values given in another form than their type's.
     pub value_fallbacks: AtomicU64,
     note: std::sync::Mutex<Option<String>>,
+    stopped: std::sync::Mutex<BTreeMap<String, StoppedTable>>,
 }
 
 impl SourceStats {
@@ -205,6 +218,24 @@ impl SourceStats {
     /// What the source waits for.
     pub fn current_note(&self) -> Option<String> {
         self.note.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone()
+    }
+
+    /// Says that a table's rows are no longer given, and why: shown in the status for as long as it is so.
+    pub fn table_stopped(&self, table: &str, why: &str) {
+        let mut stopped = self.stopped.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (why, at_ms) = (why.into(), crate::clock::unix_millis());
+        stopped.entry(table.into()).or_insert_with(|| StoppedTable { table: table.into(), why, at_ms });
+    }
+
+    /// A table's rows are given again.
+    pub fn table_resumed(&self, table: &str) {
+        self.stopped.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(table);
+    }
+
+    /// The stopped tables, by name.
+    pub fn stopped_tables(&self) -> Vec<StoppedTable> {
+        let stopped = self.stopped.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        stopped.values().cloned().collect()
     }
 
     /// Notes that data arrived.

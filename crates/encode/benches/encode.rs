@@ -57,7 +57,9 @@ fn batch(rows_per_transaction: u64, sequence: bool) -> Batch {
     for n in 0..EVENTS {
         if n % rows_per_transaction == 0 {
             let ts_us = 1_736_951_521_847_123 + n as i64;
-            builder.begin(TransactionHead { id: "755123", ts_us }, 1, |row| row.put(Value::Uint(755_123)));
+            builder.begin(TransactionHead { id: "755123", ts_us, ts_exact: true }, 1, |row| {
+                row.put(Value::Uint(755_123))
+            });
         }
         let mut event = builder.event(Op::Create, table);
         let moment = Moment { secs: 1_736_951_521 + n as i64, nanos: 847_123_000 };

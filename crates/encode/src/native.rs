@@ -44,6 +44,7 @@ pub(crate) struct NativeTable {
     /// From `,"source"` to the last of the members that every source has, with the times of `head_ts_us`.
     head: Vec<u8>,
     head_ts_us: i64,
+    head_ts_exact: bool,
     /// Where the times lie in `head`.
     times: std::ops::Range<usize>,
     /// From the quote that ends the event id to the brace that ends the event.
@@ -71,7 +72,7 @@ impl Native {
     pub(crate) fn table(&self, schema: &TableSchema) -> NativeTable {
         let mut head = self.stem.clone();
         let times_at = head.len();
-        write_times(0, &mut head);
+        write_times(0, true, &mut head);
         let times = times_at..head.len();
         let name = &schema.name;
         let members =
@@ -92,7 +93,7 @@ impl Native {
             json::uint(schema.sequence, &mut tail);
         }
         tail.push(b'}');
-        NativeTable { head, head_ts_us: 0, times, tail }
+        NativeTable { head, head_ts_us: 0, head_ts_exact: true, times, tail }
     }
 
     /// Appends the event.
@@ -105,7 +106,7 @@ impl Native {
     ) {
         let op = event.op();
         images(event, columns, out);
-        table.set_times(event.ts_us());
+        table.set_times(event.ts_us(), event.ts_is_exact());
         out.extend_from_slice(&table.head);
         if op == Op::Read {
             out.extend_from_slice(br#","snapshot":"true""#);
@@ -156,14 +157,14 @@ impl Native {
 
 impl NativeTable {
     #[inline]
-    fn set_times(&mut self, ts_us: i64) {
-        if self.head_ts_us == ts_us {
+    fn set_times(&mut self, ts_us: i64, exact: bool) {
+        if self.head_ts_us == ts_us && self.head_ts_exact == exact {
             return;
         }
-        self.head_ts_us = ts_us;
+        (self.head_ts_us, self.head_ts_exact) = (ts_us, exact);
         // Written behind the head, then swapped into place: the digits rarely change in number.
         let end = self.head.len();
-        write_times(ts_us, &mut self.head);
+        write_times(ts_us, exact, &mut self.head);
         let length = self.head.len() - end;
         if length == self.times.len() {
             self.head.copy_within(end.., self.times.start);
@@ -177,9 +178,12 @@ impl NativeTable {
     }
 }
 
-/// `N,"ts_us":N`, milliseconds and microseconds.
-fn write_times(ts_us: i64, out: &mut Vec<u8>) {
+/// `N,"ts_us":N`, milliseconds and microseconds; only the first where no more than the second is known.
+fn write_times(ts_us: i64, exact: bool, out: &mut Vec<u8>) {
     json::int(ts_us.div_euclid(1000), out);
+    if !exact {
+        return;
+    }
     out.extend_from_slice(br#","ts_us":"#);
     json::int(ts_us, out);
 }

@@ -83,9 +83,11 @@ fn batch() -> Batch {
     let mut builder = BatchBuilder::new(limits, None, 0);
     let table = builder.schema(Arc::new(schema));
     for n in 0..200u64 {
-        builder.begin(TransactionHead { id: "755", ts_us: 1_736_951_521_847_123 + n as i64 }, 1, |row| {
-            row.put(Value::Uint(n))
-        });
+        builder.begin(
+            TransactionHead { id: "755", ts_us: 1_736_951_521_847_123 + n as i64, ts_exact: true },
+            1,
+            |row| row.put(Value::Uint(n)),
+        );
         let op = [Op::Create, Op::Update, Op::Delete, Op::Truncate][n as usize % 4];
         let mut event = builder.event(op, table);
         let fill = |row: &mut deltaforge_core::row::RowWriter<'_>| -> Result<(), Infallible> {

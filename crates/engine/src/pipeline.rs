@@ -692,7 +692,9 @@ impl Loop {
 
     /// Publishes state, phase and trouble.
     fn say(&mut self) {
-        let (mode, trouble) = (self.mode, self.present_trouble());
+        let held_up = self.present_trouble();
+        let (mode, is_held_up) = (self.mode, held_up.is_some());
+        let trouble = held_up.or_else(|| self.stopped_tables());
         let open = matches!(self.reading, Reading::Open(_));
         let note = self.stats.current_note();
         self.said.send_if_modified(|status| {
@@ -701,7 +703,7 @@ impl Loop {
             status.phase = match mode {
                 Mode::Paused => Phase::Idle,
                 Mode::Draining => Phase::Draining,
-                Mode::Running if trouble.is_some() => Phase::Retrying,
+                Mode::Running if is_held_up => Phase::Retrying,
                 Mode::Running if open => Phase::Streaming,
                 Mode::Running => Phase::Starting,
             };
@@ -724,6 +726,21 @@ impl Loop {
             _ => 3,
         };
         self.troubles.values().min_by_key(|t| rank(&t.component)).cloned()
+    }
+
+    /// The pipeline moves on, but without some table's rows.
+    fn stopped_tables(&self) -> Option<Trouble> {
+        let stopped = self.stats.stopped_tables();
+        let first = stopped.first()?;
+        let others = match stopped.len() - 1 {
+            0 => String::new(),
+            n => format!(" (and {n} more tables are stopped)"),
+        };
+        let (table, why) = (&first.table, &first.why);
+        let message = format!("table {table} is stopped, none of its rows is delivered: {why}{others}");
+        let hint = "take the table out of `tables`, start the pipeline, and put it in again: it is captured from there on";
+        let fault = Fault::new(Class::Data, "source.table_stopped", message).hint(hint);
+        Some(Trouble { at_ms: first.at_ms, ..Trouble::of(&fault, SOURCE) })
     }
 
     /// Why the source is not asked, if it is not.

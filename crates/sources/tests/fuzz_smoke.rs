@@ -106,3 +106,28 @@ fn positions() {
 fn dsn() {
     smoke("dsn", 40_000, targets::dsn);
 }
+
+#[test]
+fn mysql_gtid() {
+    smoke("mysql_gtid", 60_000, targets::mysql_gtid);
+}
+
+#[test]
+fn mysql_values() {
+    smoke("mysql_values", 100_000, targets::mysql_values);
+}
+
+#[test]
+fn mysql_json() {
+    smoke("mysql_json", 100_000, targets::mysql_json);
+}
+
+#[test]
+fn binlog_events() {
+    smoke("binlog_events", 100_000, targets::binlog_events);
+}
+
+#[test]
+fn binlog_compressed() {
+    smoke("binlog_compressed", 60_000, targets::binlog_compressed);
+}

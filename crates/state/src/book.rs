@@ -159,7 +159,8 @@ pub(crate) fn new_records<'a>(
     let (known, new) = records.split_at(known);
     for record in known {
         let same = |s: &SchemaRecord| {
-            (&s.table, &s.fingerprint, s.at) == (&record.table, &record.fingerprint, record.at)
+            (&s.table, &s.fingerprint, s.at, &s.detail)
+                == (&record.table, &record.fingerprint, record.at, &record.detail)
         };
         if !stored.iter().any(|s| s.sequence == record.sequence && same(s)) {
             return Err(wrong(record, "is stored with another shape"));
@@ -169,8 +170,11 @@ pub(crate) fn new_records<'a>(
         if record.sequence != expected {
             return Err(wrong(record, &format!("leaves a gap: the next number is {expected}")));
         }
-        if let Err(e) = serde_json::from_str::<serde::de::IgnoredAny>(&record.shape) {
-            return Err(wrong(record, &format!("has a shape that is not JSON: {e}")));
+        for (what, json) in [("shape", Some(&record.shape)), ("detail", record.detail.as_ref())] {
+            let json = json.map(|json| serde_json::from_str::<serde::de::IgnoredAny>(json));
+            if let Some(Err(e)) = json {
+                return Err(wrong(record, &format!("has a {what} that is not JSON: {e}")));
+            }
         }
     }
     Ok(new)

@@ -5,6 +5,7 @@ mod common;
 
 use common::{Store, checkpoint, fails, position, record, store_tests};
 use deltaforge_core::checkpoint::{Checkpoint, SinkProgress};
+use deltaforge_core::schema::SchemaRecord;
 use deltaforge_core::task::spawn;
 use deltaforge_core::{Class, Epoch, Position};
 
@@ -215,7 +216,8 @@ async fn the_list_is_by_source_id(store: Store) {
 
 async fn schemas_are_appended_once(mut store: Store) {
     let epoch = store.acquire("s", "p").await.unwrap().epoch;
-    let records = [record(1, "public.t", 5), record(2, "public.u", u128::MAX), record(3, "public.t", 9)];
+    let mut records = [record(1, "public.t", 5), record(2, "public.u", u128::MAX), record(3, "public.t", 9)];
+    records[1].detail = Some(r#"{"columns":[{"name":"ü","type":"enum('a')"}], "z": 1.0}"#.into());
     store.append_schemas("s", &records[..2], epoch).await.unwrap();
     store.append_schemas("s", &records, epoch).await.unwrap();
     store.append_schemas("s", &records, epoch).await.unwrap();
@@ -229,7 +231,8 @@ async fn schemas_are_appended_once(mut store: Store) {
 async fn wrong_schema_numbers_are_refused(store: Store) {
     let epoch = store.acquire("s", "p").await.unwrap().epoch;
     store.append_schemas("s", &[record(1, "t", 5)], epoch).await.unwrap();
-    let bad_shape = deltaforge_core::schema::SchemaRecord { shape: "{".into(), ..record(2, "t", 6) };
+    let bad_shape = SchemaRecord { shape: "{".into(), ..record(2, "t", 6) };
+    let detailed = |detail: &str, record| SchemaRecord { detail: Some(detail.into()), ..record };
     for wrong in [
         vec![record(1, "other", 5)],
         vec![record(1, "t", 6)],
@@ -238,6 +241,8 @@ async fn wrong_schema_numbers_are_refused(store: Store) {
         vec![record(2, "t", 6), record(4, "u", 6)],
         vec![record(0, "t", 5)],
         vec![bad_shape],
+        vec![detailed("{", record(2, "t", 6))],
+        vec![detailed("{}", record(1, "t", 5))],
     ] {
         fails(store.append_schemas("s", &wrong, epoch).await, Class::Bug, "state.schema_number");
     }

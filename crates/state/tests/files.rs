@@ -6,6 +6,7 @@ mod common;
 use common::{Store, checkpoint, fails, record};
 use deltaforge_core::Class;
 use deltaforge_core::checkpoint::{Checkpoint, SinkProgress};
+use deltaforge_core::schema::SchemaRecord;
 use serde_json::{Value, json};
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -130,7 +131,7 @@ async fn the_reason_names_the_place() {
 async fn a_newer_format_is_refused_not_read_as_empty() {
     for (name, text) in [
         ("df_checkpoints.json", r#"{"s": {"lsn": "0/1", "checkpoint": {"format": 2, "new": []}}}"#),
-        ("df_schemas.json", r#"{"format": 2, "tables": {}}"#),
+        ("df_schemas.json", r#"{"format": 3, "tables": {}}"#),
         ("df_pipelines.json", r#"{"format": 2}"#),
     ] {
         let mut store = filled("file").await;
@@ -140,9 +141,66 @@ async fn a_newer_format_is_refused_not_read_as_empty() {
         assert_eq!(fs::read_to_string(store.path().join(name)).unwrap(), text);
     }
     let mut store = filled("sqlite").await;
-    rusqlite::Connection::open(store.path()).unwrap().execute_batch("PRAGMA user_version = 2").unwrap();
+    rusqlite::Connection::open(store.path()).unwrap().execute_batch("PRAGMA user_version = 3").unwrap();
     let fault = fails(store.try_open(), Class::Config, "state.newer_format");
     assert!(fault.message().contains("df.db"), "{fault}");
+}
+
+/// What the release before wrote, whose schema records had no `detail`.
+#[tokio::test]
+async fn an_older_format_is_read_and_its_last_state_kept() {
+    let mut store = Store::new("file");
+    store.close();
+    let path = store.path().join("df_schemas.json");
+    let old = r#"{"format": 1, "sources": {"s": [{"sequence": 1, "table": "t", "fingerprint": "f", "at": "5",
+        "registered_at": "2023-11-14T22:13:20.000Z", "shape": {}}]}}"#;
+    fs::write(&path, old).unwrap();
+    fs::write(checkpoints(&store), r#"{"s": {"lsn": "0/1"}}"#).unwrap();
+    let kept = store.path().join("df_schemas.json.format1");
+    migrates(&mut store, |store| {
+        // What an older release can read stays readable for it.
+        assert_eq!((parsed(&path)["format"].as_u64(), kept.exists()), (Some(1), false), "{store}");
+    })
+    .await;
+    assert_eq!(parsed(&path)["format"], 2);
+    assert_eq!(parsed(&kept)["sources"]["s"].as_array().unwrap().len(), 2);
+
+    let mut store = Store::new("sqlite");
+    store.close();
+    fs::remove_file(store.path()).unwrap();
+    let shell = rusqlite::Connection::open(store.path()).unwrap();
+    let tables = "CREATE TABLE keys (source_id TEXT PRIMARY KEY, pipeline TEXT NOT NULL, epoch INTEGER NOT NULL) STRICT;
+        CREATE TABLE checkpoints (source_id TEXT NOT NULL, version INTEGER NOT NULL, schema_sequence INTEGER NOT NULL,
+            document TEXT NOT NULL, PRIMARY KEY (source_id, version)) STRICT, WITHOUT ROWID;
+        CREATE TABLE schemas (source_id TEXT NOT NULL, sequence INTEGER NOT NULL, table_name TEXT NOT NULL,
+            fingerprint TEXT NOT NULL, at TEXT NOT NULL, shape TEXT NOT NULL, registered_ms INTEGER NOT NULL,
+            PRIMARY KEY (source_id, sequence)) STRICT, WITHOUT ROWID;
+        CREATE TABLE pipelines (name TEXT PRIMARY KEY, document TEXT NOT NULL) STRICT;
+        INSERT INTO schemas VALUES ('s', 1, 't', 'f', '5', '{}', 1700000000000);
+        PRAGMA user_version = 1; PRAGMA application_id = 1145467764";
+    shell.execute_batch(tables).unwrap();
+    drop(shell);
+    let kept = store.path().with_file_name("df.db.format1");
+    // Left over from an attempt that was cut short.
+    fs::write(&kept, "half").unwrap();
+    migrates(&mut store, |_| ()).await;
+    let shell = rusqlite::Connection::open(&kept).unwrap();
+    let number = |sql| shell.query_row(sql, [], |row| row.get::<_, i64>(0)).unwrap();
+    assert_eq!((number("PRAGMA user_version"), number("SELECT count(*) FROM schemas")), (1, 1));
+}
+
+async fn migrates(store: &mut Store, before_anything_new: impl FnOnce(&str)) {
+    let first = SchemaRecord { fingerprint: "f".into(), shape: "{}".into(), ..record(1, "t", 5) };
+    store.try_open().unwrap();
+    assert_eq!(store.schemas("s").await.unwrap(), [first.clone()]);
+    let epoch = store.acquire("s", "p").await.unwrap().epoch;
+    assert_eq!(store.schemas("s").await.unwrap(), [first.clone()], "the key is swept, not its schemas");
+    store.append_schemas("s", &[record(2, "t", 6)], epoch).await.unwrap();
+    before_anything_new(store.url());
+    let new = SchemaRecord { detail: Some("{}".into()), ..record(3, "t", 7) };
+    store.append_schemas("s", &[new.clone()], epoch).await.unwrap();
+    store.reopen();
+    assert_eq!(store.schemas("s").await.unwrap(), [first, record(2, "t", 6), new]);
 }
 
 #[tokio::test]

@@ -13,7 +13,8 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use deltaforge_testkit::servers::{
-    PgOptions, PgVersion, Postgres, Proxy, Redis, RedisCluster, RedisOptions, RedisSentinel,
+    Flavour, Mysqld, MysqldOptions, PgOptions, PgVersion, Postgres, Proxy, Redis, RedisCluster, RedisOptions,
+    RedisSentinel,
 };
 use deltaforge_testkit::wait_for;
 
@@ -305,9 +306,10 @@ fn helper_that_is_killed() {
     }
     let postgres = Postgres::start(PgVersion::V15, &PgOptions::default()).unwrap();
     let redis = Redis::start(&RedisOptions::default()).unwrap();
+    let mariadb = Mysqld::start(Flavour::MariaDb, &MysqldOptions::default()).unwrap();
     // The hardest case: frozen processes answer no signal but a kill.
     redis.pause();
-    println!("\nports {} {}", postgres.port(), redis.port());
+    println!("\nports {} {} {}", postgres.port(), redis.port(), mariadb.port());
     loop {
         std::thread::park();
     }

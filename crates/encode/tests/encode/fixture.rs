@@ -59,7 +59,7 @@ impl Maker {
 
     pub(crate) fn begin(&mut self, id: &str, ts_us: i64) {
         let xid = id.parse::<u64>().unwrap_or_default();
-        self.builder.begin(TransactionHead { id, ts_us }, 1, |row| row.put(Value::Uint(xid)));
+        self.builder.begin(TransactionHead { id, ts_us, ts_exact: true }, 1, |row| row.put(Value::Uint(xid)));
     }
 
     /// An event with both images as given and the source's fields of a stream event.

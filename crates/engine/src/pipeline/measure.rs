@@ -217,6 +217,8 @@ impl Loop {
             status.delivered_events = delivered_events;
             status.note = note;
         });
+        // A stopped table shows without a change of state.
+        self.say();
     }
 
     fn summarise(&mut self) {

@@ -340,3 +340,9 @@ fn unchunk(mut body: &str) -> String {
     }
     out
 }
+
+/// Waits until an event that `is` takes is in `events.jsonl`.
+#[track_caller]
+pub fn wait_for_event(home: &Home, mut is: impl FnMut(&Value) -> bool) {
+    wait_for("an event", PATIENCE, || home.events().iter().any(&mut is));
+}

@@ -6,7 +6,7 @@
 
 use super::dsn::Dsn;
 use super::error;
-use super::transport::{Transport, is_timeout};
+use crate::shared::transport::{Transport, is_timeout};
 use bytes::{Buf, BytesMut};
 use deltaforge_core::Fault;
 use deltaforge_core::config::{Tls, TlsMode};
@@ -89,7 +89,13 @@ impl Connection {
     }
 
     fn open_host(target: &Target, purpose: Purpose, host: &str, port: u16) -> Result<Connection, Fault> {
-        let transport = Transport::connect(host, port, target.connect_timeout)?;
+        // A host that begins with `/` is the directory of a local socket.
+        let transport = if host.starts_with('/') {
+            Transport::connect_local(&format!("{host}/.s.PGSQL.{port}"))
+        } else {
+            Transport::connect(host, port, target.connect_timeout)
+        };
+        let transport = transport.map_err(|e| error::unreachable(host, port, &e))?;
         let patience = Some(target.connect_timeout);
         let mut connection =
             Connection { transport, received: BytesMut::with_capacity(8192), patience, backend_pid: 0 };

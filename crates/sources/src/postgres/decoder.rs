@@ -300,7 +300,7 @@ impl Transaction {
             return;
         }
         let mut digits = itoa::Buffer::new();
-        let head = TransactionHead { id: digits.format(self.xid), ts_us: self.ts_us };
+        let head = TransactionHead { id: digits.format(self.xid), ts_us: self.ts_us, ts_exact: true };
         let (xid, origin) = (self.xid, self.origin.as_deref());
         out.begin(head, 2, |row| {
             row.put(Value::Uint(xid.into()));

@@ -1,11 +1,11 @@
 //! PostgreSQL 13 to 18 by logical replication with the `pgoutput` plugin.
 //!
 //! ```text
-//!  server ── TCP ──► stream.rs: one thread ── whole frames ──► source.rs: fill() ──► BatchBuilder
-//!                     │  ▲ reads in gulps, never waits           │ decoder.rs   messages → events
-//!                     │  │ for the pipeline                      │ pgoutput.rs  splits messages
-//!                     ▼  │ status: received, saved               ▼ values.rs    text → cell
-//!                    server ◄── Released (the saved position)   catalog.rs: names types and keys per relation
+//!  server ── TCP ──► shared/stream.rs ── whole frames ──► source.rs: fill() ──► BatchBuilder
+//!                     │  ▲ one thread, reads in gulps,      │ decoder.rs   messages → events
+//!                     │  │ never waits for the pipeline     │ pgoutput.rs  splits messages
+//!                     ▼  │ wire.rs: received, saved         ▼ values.rs    text → cell
+//!                    server ◄── Released (the saved position)  catalog.rs: names types and keys per relation
 //! ```
 //!
 //! **Why nothing is lost.** The server forgets what it is told is flushed. The thread tells it only [`Released`], which the
@@ -31,8 +31,7 @@ mod error;
 mod position;
 mod setup;
 mod source;
-mod stream;
-mod transport;
+mod wire;
 
 pub mod pgoutput;
 pub mod values;

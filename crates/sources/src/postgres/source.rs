@@ -6,7 +6,8 @@ use super::decoder::{Decoder, Found};
 use super::error;
 use super::position::write_position;
 use super::setup::{self, CancelOnDrop};
-use super::stream::{Chunk, Stream};
+use super::wire::PgWire;
+use crate::shared::stream::{Chunk, Stream};
 use async_trait::async_trait;
 use deltaforge_core::batch::BatchBuilder;
 use deltaforge_core::source::{Fill, Format, Opened, Scope, Source, SourceContext, SourceField, SourceStats};
@@ -57,7 +58,7 @@ impl PostgresSource {
         let replication = prepared.replication;
         let stream = blocking(move || {
             let (transport, received) = replication.start_copy(&command, "starting the stream")?;
-            Stream::start(transport, &received, released, interval)
+            Stream::start(transport, &received, PgWire::new(released, interval))
         })
         .await?;
         tracing::info!(source_id = settings.id, slot = settings.slot, lsn = %start, "streaming");

@@ -1,6 +1,6 @@
 //! The files themselves: read once at open, replaced one by one.
 
-use super::formats::{self, CHECKPOINTS, PIPELINES, SCHEMAS, Unreadable};
+use super::formats::{self, CHECKPOINTS, PIPELINES, SCHEMAS, SCHEMAS_FORMAT, Unreadable};
 use crate::book::Book;
 use crate::document::FORMAT;
 use crate::faults;
@@ -27,9 +27,9 @@ impl Disk {
         // Before reading: what another process has read and not yet replaced would be out of date.
         let lock = ProcessLock::take(&dir.join(".lock"))?;
         let durable = Book {
-            keys: Arc::new(read(dir, CHECKPOINTS, formats::read_checkpoints)?),
-            schemas: Arc::new(read(dir, SCHEMAS, formats::read_schemas)?),
-            documents: Arc::new(read(dir, PIPELINES, formats::read_pipelines)?),
+            keys: Arc::new(read(dir, CHECKPOINTS, FORMAT, formats::read_checkpoints)?),
+            schemas: Arc::new(read(dir, SCHEMAS, SCHEMAS_FORMAT, formats::read_schemas)?),
+            documents: Arc::new(read(dir, PIPELINES, FORMAT, formats::read_pipelines)?),
         };
         Ok(Disk { dir: dir.to_owned(), working: durable.clone(), durable, _lock: lock })
     }
@@ -59,6 +59,11 @@ impl Backing for Disk {
             self.durable.keys = Arc::clone(&self.working.keys);
         }
         if !Arc::ptr_eq(&self.working.schemas, &self.durable.schemas) {
+            let old = formats::schemas_format(&self.durable.schemas);
+            if formats::schemas_format(&self.working.schemas) > old {
+                let kept = keep(&self.dir, SCHEMAS, &format!("{SCHEMAS}.format{old}"));
+                kept.map_err(|e| faults::unwritable(&self.dir.join(SCHEMAS), &e))?;
+            }
             self.write(SCHEMAS, &formats::schemas(&self.working.schemas)?)?;
             self.durable.schemas = Arc::clone(&self.working.schemas);
         }
@@ -75,7 +80,12 @@ impl Backing for Disk {
 }
 
 /// A file that is missing is empty state; one that is there must be right.
-fn read<T: Default>(dir: &Path, name: &str, parse: fn(&str) -> Result<T, Unreadable>) -> Result<T, Fault> {
+fn read<T: Default>(
+    dir: &Path,
+    name: &str,
+    newest: u64,
+    parse: fn(&str) -> Result<T, Unreadable>,
+) -> Result<T, Fault> {
     let path = dir.join(name);
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
@@ -92,7 +102,7 @@ fn read<T: Default>(dir: &Path, name: &str, parse: fn(&str) -> Result<T, Unreada
         Err(e) => Err(Unreadable::Wrong(e.to_string())),
     };
     parsed.map_err(|unreadable| match unreadable {
-        Unreadable::Newer(format) => faults::newer_format(&path, format, FORMAT),
+        Unreadable::Newer(format) => faults::newer_format(&path, format, newest),
         Unreadable::Wrong(why) => {
             let backup = backup(dir, name);
             let remedy = if backup.exists() {
@@ -124,7 +134,7 @@ fn replace(dir: &Path, name: &str, text: &str) -> io::Result<()> {
     file.sync_all()?;
     drop(file);
     if name == CHECKPOINTS
-        && let Err(e) = keep_previous(dir, name)
+        && let Err(e) = keep(dir, name, &format!("{name}.bak"))
     {
         // A convenience, which some file systems cannot offer.
         tracing::debug!(path = %path.display(), error = %e, "the previous generation is not kept");
@@ -134,15 +144,15 @@ fn replace(dir: &Path, name: &str, text: &str) -> io::Result<()> {
 }
 
 /// The old file under a second name; at no moment is there no file under the first.
-fn keep_previous(dir: &Path, name: &str) -> io::Result<()> {
+fn keep(dir: &Path, name: &str, second: &str) -> io::Result<()> {
     let path = dir.join(name);
     if !path.exists() {
         return Ok(());
     }
-    let link = dir.join(format!("{name}.bak.tmp"));
+    let link = dir.join(format!("{second}.tmp"));
     forget(&link)?;
     fs::hard_link(&path, &link)?;
-    fs::rename(&link, backup(dir, name))
+    fs::rename(&link, dir.join(second))
 }
 
 fn backup(dir: &Path, name: &str) -> PathBuf {

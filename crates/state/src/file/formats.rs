@@ -16,6 +16,10 @@ pub(super) const CHECKPOINTS: &str = "df_checkpoints.json";
 pub(super) const SCHEMAS: &str = "df_schemas.json";
 pub(super) const PIPELINES: &str = "df_pipelines.json";
 
+/// The newest format of [`SCHEMAS`] that this release reads. Format 2 brought `detail`; a file without any is still written
+/// as format 1, so that the release before can read what it could have written.
+pub(super) const SCHEMAS_FORMAT: u64 = 2;
+
 /// No place for a format version at the top, where source ids stand: each key carries its own.
 pub(super) fn checkpoints(keys: &BTreeMap<String, Key>) -> Result<String, Fault> {
     let mut file = Map::new();
@@ -58,10 +62,12 @@ struct Record {
     at: String,
     registered_at: Time,
     shape: Box<RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    detail: Option<Box<RawValue>>,
 }
 
 pub(super) fn schemas(sources: &BTreeMap<String, Vec<SchemaRecord>>) -> Result<String, Fault> {
-    let mut file = SchemasFile { format: FORMAT, sources: BTreeMap::new() };
+    let mut file = SchemasFile { format: schemas_format(sources), sources: BTreeMap::new() };
     for (source_id, records) in sources {
         let records = records.iter().map(|record| {
             Ok(Record {
@@ -71,6 +77,7 @@ pub(super) fn schemas(sources: &BTreeMap<String, Vec<SchemaRecord>>) -> Result<S
                 at: record.at.to_string(),
                 registered_at: Time(record.registered_ms),
                 shape: raw(&record.shape)?,
+                detail: record.detail.as_deref().map(raw).transpose()?,
             })
         });
         file.sources.insert(source_id.clone(), records.collect::<Result<_, Fault>>()?);
@@ -78,8 +85,14 @@ pub(super) fn schemas(sources: &BTreeMap<String, Vec<SchemaRecord>>) -> Result<S
     pretty(&file)
 }
 
+/// The format that these records are written in.
+pub(super) fn schemas_format(sources: &BTreeMap<String, Vec<SchemaRecord>>) -> u64 {
+    let with_detail = sources.values().flatten().any(|record| record.detail.is_some());
+    if with_detail { SCHEMAS_FORMAT } else { 1 }
+}
+
 pub(super) fn read_schemas(text: &str) -> Result<BTreeMap<String, Vec<SchemaRecord>>, Unreadable> {
-    check_format(text)?;
+    check_format(text, SCHEMAS_FORMAT)?;
     let file: ReadSchemas = from_str(text)?;
     let mut sources = BTreeMap::new();
     for (source_id, records) in file.sources.0 {
@@ -94,6 +107,7 @@ pub(super) fn read_schemas(text: &str) -> Result<BTreeMap<String, Vec<SchemaReco
                 fingerprint: record.fingerprint,
                 at,
                 shape: record.shape.get().to_owned(),
+                detail: record.detail.map(|detail| detail.get().to_owned()),
                 registered_ms: record.registered_at.0,
             })
         });
@@ -123,19 +137,19 @@ pub(super) fn pipelines(documents: &BTreeMap<String, String>) -> Result<String, 
 }
 
 pub(super) fn read_pipelines(text: &str) -> Result<BTreeMap<String, String>, Unreadable> {
-    check_format(text)?;
+    check_format(text, FORMAT)?;
     let file: ReadPipelines = from_str(text)?;
     Ok(file.pipelines.0.into_iter().map(|(name, json)| (name, json.get().to_owned())).collect())
 }
 
 /// Before the rest is looked at: a newer format may hold anything.
-fn check_format(text: &str) -> Result<(), Unreadable> {
+fn check_format(text: &str, newest: u64) -> Result<(), Unreadable> {
     #[derive(Deserialize)]
     struct Head {
         format: u64,
     }
     match from_str::<Head>(text)?.format {
-        newer if newer > FORMAT => Err(Unreadable::Newer(newer)),
+        newer if newer > newest => Err(Unreadable::Newer(newer)),
         _ => Ok(()),
     }
 }

@@ -4,6 +4,7 @@
 //! DIR/df_checkpoints.json       one object keyed by source id (crate::document)
 //!     df_checkpoints.json.bak   the generation before
 //!     df_schemas.json           schema records by source id
+//!     df_schemas.json.format1   what an older release wrote last, from the moment that it can no longer read this one
 //!     df_pipelines.json         pipelines made over the API, as they were written
 //!     .lock                     held while a process has the store open
 //! ```

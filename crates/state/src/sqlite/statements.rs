@@ -97,7 +97,8 @@ pub(super) fn size_bytes(db: &Connection, source_id: &str) -> Result<u64> {
 
 pub(super) fn schemas(db: &Connection, source_id: &str) -> Result<Vec<SchemaRecord>> {
     let mut rows = db.prepare_cached(
-        "SELECT sequence, table_name, fingerprint, at, shape, registered_ms FROM schemas WHERE source_id = ?1 ORDER BY sequence",
+        "SELECT sequence, table_name, fingerprint, at, shape, registered_ms, detail
+         FROM schemas WHERE source_id = ?1 ORDER BY sequence",
     )?;
     let mut rows = rows.query([source_id])?;
     let mut records = Vec::new();
@@ -112,6 +113,7 @@ pub(super) fn schemas(db: &Connection, source_id: &str) -> Result<Vec<SchemaReco
                 .map_err(|_| Failure::Corrupt(format!("table schemas, `{source_id}`: `at` is `{at}`")))?,
             shape: row.get(4)?,
             registered_ms: row.get(5)?,
+            detail: row.get(6)?,
         });
     }
     Ok(records)
@@ -125,7 +127,7 @@ pub(super) fn append_schemas(
 ) -> Result<()> {
     check_epoch(db, source_id, epoch)?;
     let stored = schemas(db, source_id)?;
-    let mut insert = db.prepare_cached("INSERT INTO schemas VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)")?;
+    let mut insert = db.prepare_cached("INSERT INTO schemas VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)")?;
     for record in new_records(source_id, &stored, records)? {
         insert.execute(params![
             source_id,
@@ -135,6 +137,7 @@ pub(super) fn append_schemas(
             record.at.to_string(),
             record.shape,
             record.registered_ms,
+            record.detail,
         ])?;
     }
     Ok(())

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// `PRAGMA user_version` that this release writes, and the newest it reads.
-const FORMAT: i64 = 1;
+const FORMAT: i64 = 2;
 
 /// `PRAGMA application_id`, "DFst": tells our file from any other database, such as the one that is captured.
 const APPLICATION_ID: i64 = 0x4446_7374;
@@ -40,12 +40,16 @@ const TABLES: &str = "
         at TEXT NOT NULL,
         shape TEXT NOT NULL,
         registered_ms INTEGER NOT NULL,
+        detail TEXT,
         PRIMARY KEY (source_id, sequence)
     ) STRICT, WITHOUT ROWID;
     CREATE TABLE pipelines (
         name TEXT PRIMARY KEY,
         document TEXT NOT NULL
     ) STRICT;";
+
+/// From format 1 to format 2.
+const MIGRATION: &str = "ALTER TABLE schemas ADD COLUMN detail TEXT";
 
 /// What a job may run into.
 #[derive(Debug)]
@@ -135,11 +139,25 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), Failure> {
     // FULL is for WAL: it syncs the directory too.
     connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(()))?;
     connection.execute_batch("PRAGMA synchronous = EXTRA")?;
+    if ours && format < FORMAT {
+        keep_old(connection, &beside(path, &format!(".format{format}")))?;
+        connection.execute_batch(&format!(
+            "BEGIN IMMEDIATE; {MIGRATION}; PRAGMA user_version = {FORMAT}; COMMIT"
+        ))?;
+    }
     if !ours {
         connection.execute_batch(&format!(
             "BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {FORMAT}; PRAGMA application_id = {APPLICATION_ID}; COMMIT"
         ))?;
     }
+    Ok(())
+}
+
+/// A copy that the release before can go on with. A half one of an earlier attempt is made anew.
+fn keep_old(connection: &Connection, copy: &Path) -> Result<(), Failure> {
+    let made = private(OpenOptions::new().write(true).create(true).truncate(true)).open(copy);
+    made.and_then(|_| sync_dir(parent(copy))).map_err(|e| faults::unwritable(copy, &e))?;
+    connection.execute("VACUUM INTO ?1", [copy.to_string_lossy()])?;
     Ok(())
 }
 

@@ -105,6 +105,7 @@ pub(crate) fn record(sequence: u64, table: &str, at: u128) -> SchemaRecord {
         fingerprint: format!("sha256:{at:064x}"),
         at,
         shape: r#"{"columns":[{"name":"id","type":"integer","nullable":null}],"primary_key":[0]}"#.into(),
+        detail: None,
         registered_ms: 1_700_000_000_000,
     }
 }

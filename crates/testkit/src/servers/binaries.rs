@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::PgVersion;
+use super::{Flavour, PgVersion};
 
 const SERVER_USER: &str = "deltaforge-dev";
 const REMEDY: &str = "run `./dev.sh setup`, which installs all that the tests need";
@@ -44,11 +44,67 @@ pub(super) fn redis() -> Result<PathBuf, String> {
     folder_with("redis-server", "DELTAFORGE_REDIS_BIN", &["/usr/bin".into(), "/usr/local/bin".into()])
 }
 
+/// The programs of MySQL or MariaDB. Distributions split them over two folders, `sbin` and `bin`.
+#[derive(Debug, Clone)]
+pub(super) struct MysqlPrograms {
+    folders: Vec<PathBuf>,
+    /// The folder with the server.
+    server: PathBuf,
+    /// Where the server's plug-ins are, when it would not find them by itself.
+    pub(super) plugins: Option<PathBuf>,
+}
+
+impl MysqlPrograms {
+    pub(super) fn find(flavour: Flavour) -> Result<MysqlPrograms, String> {
+        let program = flavour.server_program();
+        let (variable, usual, plugins) = match flavour {
+            Flavour::MySql => {
+                let usr = dev_dir()?.join("sid/root/usr");
+                let plugins = usr.join("lib/mysql/plugin");
+                ("DELTAFORGE_MYSQL_BIN", [usr.join("sbin"), usr.join("bin")], plugins)
+            }
+            Flavour::MariaDb => {
+                let plugins = dev_dir()?.join("mariadb/plugin");
+                ("DELTAFORGE_MARIADB_BIN", ["/usr/sbin".into(), "/usr/bin".into()], plugins)
+            }
+        };
+        let named = env::var_os(variable).filter(|folders| !folders.is_empty());
+        let plugins = Some(plugins).filter(|plugins| named.is_none() && plugins.is_dir());
+        let folders = named.map_or(usual.to_vec(), |folders| env::split_paths(&folders).collect());
+        let server = find_in(&folders, program, variable)?;
+        Ok(MysqlPrograms { folders, server, plugins })
+    }
+
+    /// The program of that name; the folder with the server when no folder has it, for a clear error.
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        let found = self.folders.iter().map(|folder| folder.join(name)).find(|path| path.is_file());
+        found.unwrap_or_else(|| self.server.join(name))
+    }
+
+    /// The folder that holds `bin` or `sbin`, `lib` and `share`: the server's option `basedir`.
+    pub(super) fn base(&self) -> &Path {
+        self.server.parent().unwrap_or(&self.server)
+    }
+}
+
+/// Why this machine has no MySQL, as `./dev.sh setup` found: then, and only then, a test may go without it.
+pub(super) fn mysql_left_out() -> Option<String> {
+    if MysqlPrograms::find(Flavour::MySql).is_ok() || env::var_os("DELTAFORGE_MYSQL_BIN").is_some() {
+        return None;
+    }
+    let note = fs::read_to_string(dev_dir().ok()?.join("sid/mysql-left-out")).ok()?;
+    Some(note.trim().to_owned())
+}
+
 fn folder_with(program: &str, variable: &str, usual: &[PathBuf]) -> Result<PathBuf, String> {
     let folders = match env::var_os(variable) {
         Some(folder) if !folder.is_empty() => vec![PathBuf::from(folder)],
         _ => usual.to_vec(),
     };
+    find_in(&folders, program, variable)
+}
+
+fn find_in(folders: &[PathBuf], program: &str, variable: &str) -> Result<PathBuf, String> {
     if let Some(found) = folders.iter().find(|folder| folder.join(program).is_file()) {
         return Ok(found.clone());
     }

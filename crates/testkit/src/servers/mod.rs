@@ -21,16 +21,21 @@
 //! - `process`: a server is whatever works in its folder. That rule finds the backends of PostgreSQL, which leave the
 //!   process group, and lets a watchdog clean up after a test process that was killed or that kept its server in a
 //!   `static`.
-//! - [`Postgres`], [`Redis`], [`RedisCluster`], [`RedisSentinel`]: the servers. [`Proxy`]: the bad network between.
+//! - `template`: what an empty server has in its folder is made once and copied.
+//! - [`Postgres`], [`Mysqld`] (MySQL and MariaDB), [`Redis`], [`RedisCluster`], [`RedisSentinel`]: the servers.
+//!   [`Proxy`]: the bad network between.
 
 mod binaries;
+mod mysql;
 mod port;
 mod postgres;
 mod process;
 mod proxy;
 mod redis;
+mod template;
 mod tls;
 
+pub use mysql::{ByteRows, Flavour, Mysqld, MysqldOptions, Rows, Session, SqlError};
 pub use postgres::{PgOptions, PgVersion, Postgres};
 pub use proxy::Proxy;
 pub use redis::{Redis, RedisCluster, RedisOptions, RedisSentinel};

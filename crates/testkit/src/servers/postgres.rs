@@ -1,7 +1,7 @@
 //! PostgreSQL.
 
 use std::fmt::Write as _;
-use std::fs::{self, File};
+use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use super::port::Port;
 use super::process::{self, Server};
-use super::{HOST, Tls, binaries};
+use super::{HOST, Tls, binaries, template};
 
 /// Which PostgreSQL to start: the oldest and the newest that we test with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,33 +254,13 @@ impl PgVersion {
     }
 }
 
-/// Copies the cluster that `initdb` makes, which takes a tenth of the time of making it.
 fn copy_template(version: PgVersion, bin: &Path, data: &Path) -> Result<(), String> {
-    let templates = binaries::dev_dir()?.join("templates");
-    let io = |error: std::io::Error| format!("{}: {error}", templates.display());
-    fs::create_dir_all(&templates).map_err(io)?;
-    // A package update may change what initdb writes: the exact version is part of the name.
     let exact = process::run(Command::new(bin.join("postgres")).arg("--version"))?;
-    let exact: String =
-        exact.chars().map(|c| if c.is_ascii_alphanumeric() || c == '.' { c } else { '-' }).collect();
-    let name = format!("{}-{}", version.name(), exact.trim_matches('-'));
-    let template = templates.join(&name);
-
-    let gate = File::create(templates.join(format!("{name}.lock"))).map_err(io)?;
-    gate.lock().map_err(io)?;
-    if !template.is_dir() {
-        let unfinished = templates.join(format!("{name}.new"));
-        let _ = fs::remove_dir_all(&unfinished);
-        fs::create_dir(&unfinished).map_err(io)?;
-        process::give(&unfinished)?;
+    template::copy(version.name(), &exact, data, |folder| {
         let mut initdb = process::command(&bin.join("initdb"))?;
         initdb.args(["-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8", "-D"]);
-        process::run(initdb.arg(&unfinished).current_dir("/"))?;
-        fs::rename(&unfinished, &template).map_err(io)?;
-    }
-    drop(gate);
-    process::run(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&template).arg(data))?;
-    Ok(())
+        process::run(initdb.arg(folder).current_dir("/")).map(drop)
+    })
 }
 
 /// Sets the password of `postgres` and lets nobody in without one. Done before the first start, by PostgreSQL's

@@ -202,7 +202,10 @@ impl Driver {
                 ended.push((n, Some(n) == newest));
             } else {
                 engine.check_honesty(&self.world, self.pause.is_some() && Some(n) == newest, HONEST_WITHIN);
-                check_doom(&self.world, engine);
+                // A stop that has drained only closes: what breaks then has nothing left to break.
+                if !engine.is_stopping() {
+                    check_doom(&self.world, engine);
+                }
             }
         }
         for (n, is_newest) in ended.into_iter().rev() {

@@ -183,8 +183,12 @@ impl Engine {
         let unsaved = counts && !world.plan.two_engines && end > facts.saved_index;
         let holds_back = world.holds_back(run);
         drop(facts);
-        let blames_store = self.status.borrow().trouble.as_ref().is_some_and(|t| t.component == "state");
-        if is_paused || !holds_back || blames_store {
+        // Nothing may be delivered before the first place is saved, or while the store is in trouble.
+        let may_give = {
+            let status = self.status.borrow();
+            status.checkpoint.is_some() && status.trouble.as_ref().is_none_or(|t| t.component != "state")
+        };
+        if is_paused || !holds_back || !may_give {
             self.gave_at = now;
         }
         if now > self.gave_at + GIVES_WITHIN {

@@ -332,7 +332,7 @@ impl SimSource {
         if !self.inside {
             self.inside = true;
             let ts_us = entry.at.as_micros() as i64;
-            out.begin(TransactionHead { id: &format!("{}", entry.lsn), ts_us }, 0, |_| {});
+            out.begin(TransactionHead { id: &format!("{}", entry.lsn), ts_us, ts_exact: true }, 0, |_| {});
         }
         if self.row < entry.count {
             self.give_row(out, entry);

@@ -1,6 +1,5 @@
 //! Bytes to and from a server: TCP or a local socket, plain or encrypted.
 
-use super::error;
 use deltaforge_core::Fault;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io::{self, Read, Write};
@@ -21,46 +20,46 @@ enum Socket {
 
 /// A byte stream to a server.
 #[derive(Debug)]
-pub(super) struct Transport {
+pub(crate) struct Transport {
     socket: Socket,
     tls: Option<Box<rustls::ClientConnection>>,
 }
 
 impl Transport {
-    /// Connects; `host` beginning with `/` is the directory of a local socket.
-    pub(super) fn connect(host: &str, port: u16, timeout: Duration) -> Result<Transport, Fault> {
-        let unreachable = |e: &io::Error| error::unreachable(host, port, e);
-        let socket = if host.starts_with('/') {
-            Socket::Unix(UnixStream::connect(format!("{host}/.s.PGSQL.{port}")).map_err(|e| unreachable(&e))?)
-        } else {
-            let addresses = (host, port).to_socket_addrs().map_err(|e| unreachable(&e))?;
-            let mut last = io::Error::other("the name has no address");
-            let connected = addresses
-                .into_iter()
-                .find_map(|address| TcpStream::connect_timeout(&address, timeout).map_err(|e| last = e).ok());
-            let stream = connected.ok_or_else(|| unreachable(&last))?;
-            // A peer that vanished without a word is noticed also while nothing is to be sent.
-            let keepalive = socket2::TcpKeepalive::new()
-                .with_time(Duration::from_secs(30))
-                .with_interval(Duration::from_secs(10));
-            let options = stream
-                .set_nodelay(true)
-                .and_then(|()| socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive));
-            options.map_err(|e| unreachable(&e))?;
-            Socket::Tcp(stream)
-        };
+    /// Connects over TCP, to the first of the name's addresses that answers.
+    pub(crate) fn connect(host: &str, port: u16, timeout: Duration) -> io::Result<Transport> {
+        let mut last = io::Error::other("the name has no address");
+        let connected = (host, port)
+            .to_socket_addrs()?
+            .find_map(|address| TcpStream::connect_timeout(&address, timeout).map_err(|e| last = e).ok());
+        let stream = connected.ok_or(last)?;
+        // A peer that vanished without a word is noticed also while nothing is to be sent.
+        let keepalive = socket2::TcpKeepalive::new()
+            .with_time(Duration::from_secs(30))
+            .with_interval(Duration::from_secs(10));
+        stream.set_nodelay(true)?;
+        socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        Transport::over(Socket::Tcp(stream))
+    }
+
+    /// Connects to a local socket.
+    pub(crate) fn connect_local(path: &str) -> io::Result<Transport> {
+        Transport::over(Socket::Unix(UnixStream::connect(path)?))
+    }
+
+    fn over(socket: Socket) -> io::Result<Transport> {
         let transport = Transport { socket, tls: None };
-        transport.read_timeout(Some(READ_TICK)).map_err(|e| unreachable(&e))?;
+        transport.read_timeout(Some(READ_TICK))?;
         Ok(transport)
     }
 
     /// Whether the server is reached without a network.
-    pub(super) fn is_local(&self) -> bool {
+    pub(crate) fn is_local(&self) -> bool {
         matches!(self.socket, Socket::Unix(_))
     }
 
     /// Whether TLS is on.
-    pub(super) fn is_encrypted(&self) -> bool {
+    pub(crate) fn is_encrypted(&self) -> bool {
         self.tls.is_some()
     }
 
@@ -72,16 +71,16 @@ impl Transport {
     }
 
     /// Makes the TLS handshake.
-    pub(super) fn encrypt(
+    pub(crate) fn encrypt(
         &mut self,
         config: Arc<rustls::ClientConfig>,
         host: &str,
         timeout: Duration,
     ) -> Result<(), Fault> {
         let name = deltaforge_net::tls::server_name(host)?;
-        let mut tls = rustls::ClientConnection::new(config, name)
-            .map_err(|e| Fault::config("postgres.tls", format!("TLS cannot start: {e}")))?;
         let failed = |e: &io::Error| deltaforge_net::tls::handshake_fault(host, e);
+        let mut tls =
+            rustls::ClientConnection::new(config, name).map_err(|e| failed(&io::Error::other(e)))?;
         self.read_timeout(Some(timeout)).map_err(|e| failed(&e))?;
         while tls.is_handshaking() {
             tls.complete_io(&mut self.socket).map_err(|e| failed(&e))?;
@@ -92,7 +91,7 @@ impl Transport {
     }
 
     /// Reads what is there. `WouldBlock` or `TimedOut` when nothing came.
-    pub(super) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+    pub(crate) fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         match &mut self.tls {
             None => self.socket.read(into),
             Some(tls) => rustls::Stream::new(tls.as_mut(), &mut self.socket).read(into),
@@ -100,7 +99,7 @@ impl Transport {
     }
 
     /// Reads one byte of the plain stream.
-    pub(super) fn read_byte(&mut self, timeout: Duration) -> io::Result<u8> {
+    pub(crate) fn read_byte(&mut self, timeout: Duration) -> io::Result<u8> {
         let begun = Instant::now();
         let mut byte = [0];
         loop {
@@ -114,7 +113,7 @@ impl Transport {
     }
 
     /// Writes everything, also on a socket that does not block.
-    pub(super) fn write_all(&mut self, bytes: &[u8], timeout: Duration) -> io::Result<()> {
+    pub(crate) fn write_all(&mut self, bytes: &[u8], timeout: Duration) -> io::Result<()> {
         let deadline = Instant::now() + timeout;
         let mut rest = bytes;
         while !rest.is_empty() {
@@ -149,7 +148,7 @@ impl Transport {
     }
 
     /// From here on reads give `WouldBlock` at once when nothing is there.
-    pub(super) fn never_block(&self) -> io::Result<()> {
+    pub(crate) fn never_block(&self) -> io::Result<()> {
         match &self.socket {
             Socket::Tcp(s) => s.set_nonblocking(true),
             Socket::Unix(s) => s.set_nonblocking(true),
@@ -158,7 +157,7 @@ impl Transport {
 
     /// Waits until the socket has something to read or `wake` was signalled. Decrypted bytes that lie in memory do not count:
     /// read until `WouldBlock` first.
-    pub(super) fn wait_readable(&self, wake: &OwnedFd, read: bool, timeout: Duration) -> io::Result<()> {
+    pub(crate) fn wait_readable(&self, wake: &OwnedFd, read: bool, timeout: Duration) -> io::Result<()> {
         let wanted = if read { PollFlags::IN } else { PollFlags::empty() };
         let mut fds = [PollFd::new(wake, PollFlags::IN), PollFd::new(self, wanted)];
         match poll(&mut fds, Some(&timespec(timeout))) {
@@ -173,7 +172,7 @@ impl Transport {
 
     /// The channel binding data `tls-server-end-point` (RFC 5929): a hash of the server's certificate. `None` without TLS and
     /// for signature algorithms that name no hash.
-    pub(super) fn end_point_hash(&self) -> Option<Vec<u8>> {
+    pub(crate) fn end_point_hash(&self) -> Option<Vec<u8>> {
         let certificate = self.tls.as_ref()?.peer_certificates()?.first()?;
         end_point_hash(certificate)
     }
@@ -214,7 +213,7 @@ fn timespec(duration: Duration) -> Timespec {
     Timespec { tv_sec: duration.as_secs() as i64, tv_nsec: duration.subsec_nanos().into() }
 }
 
-pub(super) fn is_timeout(e: &io::Error) -> bool {
+pub(crate) fn is_timeout(e: &io::Error) -> bool {
     matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
 }
 
@@ -242,7 +241,7 @@ fn end_point_hash(certificate: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Splits one DER element off: tag, content, rest.
-fn der(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+pub(crate) fn der(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&[tag, first], rest) = bytes.split_first_chunk::<2>()?;
     let (length, rest) = match first {
         0..=0x7f => (usize::from(first), rest),
