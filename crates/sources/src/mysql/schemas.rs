@@ -271,7 +271,12 @@ impl Schemas {
         self.told_by_log(columns, metadata, &[shape]).map_err(Unresolved::Stop)
     }
 
-    fn told_by_log(&self, columns: &[Column], metadata: &Metadata, hints: &[&Shape]) -> Result<Shape, String> {
+    fn told_by_log(
+        &self,
+        columns: &[Column],
+        metadata: &Metadata,
+        hints: &[&Shape],
+    ) -> Result<Shape, String> {
         if !metadata.is_full() {
             return Err("the log does not name them (binlog_row_metadata is not FULL)".into());
         }

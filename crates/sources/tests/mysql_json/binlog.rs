@@ -65,13 +65,7 @@ pub(crate) fn rows(file: &[u8], table: &str) -> Vec<Row> {
             body.take(extra - 2);
             assert_eq!(body.packed(), 2, "columns");
             let before = if kind == 30 { 0 } else { body.number(1) };
-            let after = if kind == 32 {
-                0
-            } else if kind == 30 {
-                body.number(1)
-            } else {
-                body.number(1)
-            };
+            let after = if kind == 32 { 0 } else { body.number(1) };
             while !body.0.is_empty() {
                 let mut row = Row {
                     id: 0,
