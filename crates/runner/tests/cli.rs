@@ -26,13 +26,13 @@ fn version() {
     let done = Program::new(&["version"]).run();
     assert_eq!(done.code, 0);
     for part in
-        ["deltaforge 1.0.0", "commit: ", "target: ", "sources: postgres", "sinks: redis, file, stdout"]
+        ["deltaforge 1.0.0", "commit: ", "target: ", "sources: mysql, mariadb, postgres", "sinks: redis, file, stdout"]
     {
         assert!(done.stdout.contains(part), "{part}: {done:?}");
     }
     let json: Value = serde_json::from_str(&Program::new(&["version", "--json"]).run().stdout).unwrap();
     assert_eq!(json["version"], "1.0.0");
-    assert_eq!(json["sources"][0], "postgres");
+    assert_eq!(json["sources"], serde_json::json!(["mysql", "mariadb", "postgres"]));
     let done = Program::new(&["--version"]).run();
     assert_eq!((done.code, done.stdout.trim()), (0, "deltaforge 1.0.0"));
     assert_eq!(Program::new(&["--help"]).run().code, 0);

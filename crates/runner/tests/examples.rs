@@ -124,7 +124,12 @@ fn block_errors(place: &str, text: &str) -> Vec<String> {
     }
     let key = Key { name: "spec".into(), span: tree.span };
     let part = Node::new(Raw::Map(vec![(key, tree.clone())]));
-    let whole = patched(&one_tree(FRAME).unwrap(), &part).unwrap();
+    let mut frame = one_tree(FRAME).unwrap();
+    if entries.iter().any(|(key, _)| key.name == "source") {
+        // Another type's keys would stay beside those of the block.
+        frame = patched(&frame, &one_tree("spec: { source: null }").unwrap()).unwrap();
+    }
+    let whole = patched(&frame, &part).unwrap();
     errors(place, &whole.to_json().to_string())
 }
 

@@ -92,10 +92,11 @@ fn fill(session: &mut Session, table: &str, codes: &[Vec<u8>]) {
 fn server_text(name: &str, code: &[u8], answer: Option<&str>) -> Option<String> {
     let text = String::from_utf8(unhex(answer?)).ok()?;
     let text = text.strip_suffix(BEHIND)?;
+    // One more than there were: a server may keep a question mark and put another for the byte in front of it.
+    let added = text.matches('?').count() > code.iter().filter(|byte| **byte == b'?').count();
     // Six codes of Big5 that are doubled elsewhere: the server gives what stands for no character.
-    let replaced = text.contains('?') || (name == "big5" && text.contains('\u{fffd}'));
-    let asked = code.contains(&b'?');
-    (!replaced || asked).then(|| text.to_owned())
+    let replaced = added || (name == "big5" && text.contains('\u{fffd}'));
+    (!replaced).then(|| text.to_owned())
 }
 
 fn our_text(charset: Charset, code: &[u8]) -> Option<String> {

@@ -51,7 +51,7 @@ fn a_set(random: &mut Random) -> String {
         "ffffffff-71ca-11e1-9e33-c80aa9429562",
     ];
     const SPACES: &[&str] = &["", "", "", "", " ", "\n", "\t \r"];
-    const TAGS: &[&str] = &["a", "A_1", "_", "b", "tag_of_thirty_two_characters_0123"];
+    const TAGS: &[&str] = &["a", "A_1", "_", "b", "tag_of_thirty_two_characters_012"];
     const FIRST: &[u64] = &[1, 5, 95, 995, 9_223_372_036_854_775_700];
     let mut text = String::new();
     for _ in 0..random.below(4) {
@@ -150,18 +150,33 @@ fn mysql_and_we_write_the_same_bytes() {
     };
     assert!(check("RESET BINARY LOGS AND GTIDS").is_empty());
     check("CREATE DATABASE d; CREATE TABLE d.t (id INT)");
+    // As a replica makes them: what is merely put into `gtid_purged` is in no log, and no log file speaks of it.
     let uuid = "3e11fa47-71ca-11e1-9e33-c80aa9429562";
-    check(&format!("SET GLOBAL gtid_purged = '+{uuid}:1-5:7:9223372036854775806'"));
+    let replicated = |numbers: &str| {
+        let gtids = numbers.split_whitespace();
+        let each = gtids.map(|gtid| format!("SET gtid_next = '{uuid}:{gtid}'; BEGIN; COMMIT; "));
+        each.collect::<String>() + "SET gtid_next = 'AUTOMATIC'"
+    };
+    let last = deltaforge_sources::mysql::gtid::MAX_NUMBER;
+    check(&replicated(&format!("1 2 3 7 {last}")));
     check("SET gtid_next = 'AUTOMATIC:tag_a'; INSERT INTO d.t VALUES (1); SET gtid_next = 'AUTOMATIC'");
-    check(&format!("SET GLOBAL gtid_purged = '+{uuid}:tag_of_thirty_two_characters_0123:3-4:_:1'"));
+    let all = check(&replicated(&format!(
+        "tag_of_thirty_two_characters_012:3 tag_of_thirty_two_characters_012:4 _:1 _:{last}"
+    )));
+    assert!(
+        all.to_string().starts_with(&format!(
+            "{uuid}:1-3:7:{last}:_:1:{last}:tag_of_thirty_two_characters_012:3-4,"
+        )),
+        "{all}"
+    );
 }
 
 /// What MySQL says to somebody who has `stored` and asks for the rest: whether it has deleted a part of it.
 fn mysql_serves(server: &Mysqld, stored: &MySqlSet) -> bool {
     let mut command = server.bin("mysqlbinlog");
     command.args(server.client_args()).arg("--read-from-remote-source=BINLOG-DUMP-GTIDS");
-    let output =
-        command.arg(format!("--exclude-gtids={stored}")).arg(server.binlog_end().0).output().unwrap();
+    // No file: one that is named is read from its start, whatever was in files before it.
+    let output = command.arg(format!("--exclude-gtids={stored}")).arg("").output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() || error.contains("purged"), "{stored}: {error}");
     output.status.success()
@@ -208,7 +223,9 @@ fn mariadb_answers(server: &Mysqld, stored: &MariaSet) -> Result<(), String> {
     let position = format!("--start-position={stored}");
     let output = command.arg(position).arg(server.binlog_end().0).output().unwrap();
     let error = String::from_utf8_lossy(&output.stderr).into_owned();
-    if output.status.success() { Ok(()) } else { Err(error) }
+    // The client, which reads one file, itself complains of every position that it has not met there: not the server's word.
+    let own = |line: &str| line.contains("Binary logs never reached expected GTID state");
+    if output.status.success() || (!error.is_empty() && error.lines().all(own)) { Ok(()) } else { Err(error) }
 }
 
 /// Transactions of several servers in one domain, as they stand in a log after failovers.
@@ -216,8 +233,9 @@ fn write(session: &mut Session, gtids: &str) {
     for gtid in gtids.split_whitespace() {
         let mut parts = gtid.split('-');
         let mut part = || parts.next().unwrap();
+        // The number is checked against the domain of the statements before.
         session.sql(&format!(
-            "SET gtid_domain_id = {}, server_id = {}, gtid_seq_no = {}; INSERT INTO d.t VALUES (1)",
+            "SET gtid_domain_id = {}; SET server_id = {}, gtid_seq_no = {}; INSERT INTO d.t VALUES (1)",
             part(),
             part(),
             part()

@@ -1,5 +1,6 @@
 //! What the loop measures, and the conditions that only time reveals.
 
+use super::saving::STALLED_AFTER as SAVE_STALLED_AFTER;
 use super::{Failure, Loop, Reading, STALLED_AFTER, STATE, TICK};
 use crate::spec::PipelineSpec;
 use crate::status::Lag;
@@ -132,10 +133,10 @@ impl Loop {
 
     /// A store or a sink that neither answers nor fails is a trouble, too.
     fn look_for_stalls(&mut self) {
-        if self.saving.running_for().is_some_and(|time| time >= STALLED_AFTER)
+        if self.saving.running_for().is_some_and(|time| time >= SAVE_STALLED_AFTER)
             && !self.troubles.contains_key(STATE)
         {
-            let message = format!("no answer to a save for {} s", STALLED_AFTER.as_secs());
+            let message = format!("no answer to a save for {} s", SAVE_STALLED_AFTER.as_secs());
             let fault = Fault::retry("state.stalled", message).kind(fault::Kind::Timeout);
             self.set_trouble(STATE, &fault.hint("look at the disk or server that keeps the state"));
         }

@@ -19,6 +19,8 @@ use tokio::time::Instant;
 /// Saves are grouped: between two of them lies at least this, so that no batch pays for an fsync, and so that the disk's pauses
 /// for it, which a database on the same disk feels too, come to less than a hundredth of the time.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// A save that is not answered for so long is trouble: with the pause before it, a standing checkpoint is explained within five seconds.
+pub(super) const STALLED_AFTER: Duration = Duration::from_secs(3);
 /// How a store that cannot be reached is tried again. Without jitter: the pipelines of a process that save at once share a
 /// write, and a simulated run can be repeated.
 const RETRY: RetryPolicy = RetryPolicy { initial_ms: 200, max_ms: 10_000, jitter: 0.0, max_attempts: 0 };

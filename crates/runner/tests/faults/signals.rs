@@ -63,6 +63,7 @@ fn ended_under_load_twenty_times() {
         "{rounds} ends by SIGTERM: exit 0, the longest drain {longest:.1?}; with a standing sink exit 1 after {took:.1?}"
     );
     let summary = load.check(&postgres, "redis", |ledger| feed_stream(ledger, &redis, "changes"));
-    // A drain that saves all it delivered leaves nothing to repeat. Only the one that missed its deadline may.
-    assert!(summary.replays <= 1, "{summary}");
+    // A drain that saves all it delivered leaves nothing to repeat. Only the one that missed its deadline may, and the one that
+    // ended inside a transaction, whose delivered part comes again.
+    assert!(summary.replays <= 2, "{summary}");
 }

@@ -46,22 +46,24 @@ pub(super) fn from_packet(payload: &[u8], what: &str) -> Fault {
     }
 }
 
-/// Classes the payload of an ERR packet that came in place of the login's end.
-pub(super) fn from_login(payload: &[u8]) -> Fault {
+/// Classes the payload of an ERR packet that came in place of the login's end. `tls_left_out`: the server offers TLS, and the
+/// connection goes without it.
+pub(super) fn from_login(payload: &[u8], tls_left_out: bool) -> Fault {
     const WHAT: &str = "logging in";
     let Some(error) = ServerError::parse(payload) else { return from_packet(payload, WHAT) };
     let said = said(&error, WHAT);
     let auth = |hint: &str| Fault::config("mysql.auth", said.clone()).kind(Kind::Auth).hint(hint);
     match error.number {
-        // Access denied; with and without a password.
+        // Access denied; with and without a password. Nothing else is said for an account that has `REQUIRE SSL`, and by MariaDB
+        // with `require_secure_transport`.
+        1044 | 1045 | 1698 if tls_left_out => auth(
+            "check user and password of the DSN: SELECT user, host, plugin FROM mysql.user; or, if the server wants TLS for this \
+             account, add `?ssl-mode=required` to the DSN",
+        ),
         1044 | 1045 | 1698 => {
             auth("check user and password of the DSN: SELECT user, host, plugin FROM mysql.user;")
         }
         1130 => auth("let the user connect from this host: CREATE USER 'cdc'@'%' IDENTIFIED BY '…';"),
-        // The password has expired, or must be changed first.
-        1820 | 1862 => auth(
-            "ALTER USER CURRENT_USER() IDENTIFIED BY '…'; or let it never expire: ALTER USER … PASSWORD EXPIRE NEVER;",
-        ),
         // The account is locked: MySQL, MySQL after failed logins, MariaDB.
         3118 | 3955 | 4151 => auth("ALTER USER … ACCOUNT UNLOCK;"),
         // The account's login method is not there, or not wanted.
@@ -83,6 +85,10 @@ fn classify(error: &ServerError, what: &str) -> Fault {
         _ if error.message.contains("insecure transport") => Fault::config("mysql.tls", said)
             .kind(Kind::Tls)
             .hint("add `?ssl-mode=required` to the DSN, or set tls.mode"),
+        // The password has expired, or must be changed first; some servers say so only when asked for something.
+        1820 | 1862 => Fault::config("mysql.auth", said).kind(Kind::Auth).hint(
+            "ALTER USER CURRENT_USER() IDENTIFIED BY '…'; or let it never expire: ALTER USER … PASSWORD EXPIRE NEVER;",
+        ),
         1040 | 1203 | 1226 => Fault::retry("mysql.too_many_connections", said)
             .kind(Kind::Connect)
             .hint("SET GLOBAL max_connections = 500; or raise what this user may have: ALTER USER … WITH MAX_USER_CONNECTIONS 10;"),
@@ -98,11 +104,18 @@ fn classify(error: &ServerError, what: &str) -> Fault {
         | 4031 => Fault::retry("mysql.server_unavailable", said).kind(Kind::Connect),
         1381 => binlog_off(said),
         // Not known, not allowed: syntax, variable, value, statement, option, packet's size.
-        1064 | 1148 | 1153 | 1193 | 1231 | 1232 | 1235 | 1238 | 1289 | 1290 => {
+        // MariaDB has a number of its own for LOAD DATA LOCAL, 4166, without the SQLSTATE for such things.
+        1064 | 1148 | 1153 | 1193 | 1231 | 1232 | 1235 | 1238 | 1289 | 1290 | 4166 => {
             Fault::config("mysql.refused", said).kind(Kind::Rejected)
         }
-        _ => of_the_log(&error.message, &said)
-            .unwrap_or_else(|| Fault::retry("mysql.server_error", said).kind(Kind::Target)),
+        _ => of_the_log(&error.message, &said).unwrap_or_else(|| {
+            // Syntax error or access rule violation, by any number.
+            if error.sqlstate == "42000" {
+                Fault::config("mysql.refused", said).kind(Kind::Rejected)
+            } else {
+                Fault::retry("mysql.server_error", said).kind(Kind::Target)
+            }
+        }),
     }
 }
 
@@ -218,12 +231,12 @@ mod tests {
         let said = "reading the catalog: Table 'a.b' doesn't exist (error 1146, SQLSTATE 42S02)";
         assert_eq!((fault.message(), fault.code()), (said, "mysql.server_error"));
         // Before the login there is no SQLSTATE.
-        let fault = from_login(&packet(1040, "", "Too many connections"));
+        let fault = from_login(&packet(1040, "", "Too many connections"), false);
         assert_eq!(fault.message(), "logging in: Too many connections (error 1040, SQLSTATE HY000)");
         assert!(fault.hint_text().is_some());
         for cut in [&b""[..], b"\xff", b"\xff\x01", b"\x00\x01\x02"] {
             assert_eq!(from_packet(cut, "x").code(), "mysql.protocol");
-            assert_eq!(from_login(cut).code(), "mysql.protocol");
+            assert_eq!(from_login(cut, false).code(), "mysql.protocol");
         }
         let long = from_packet(&packet(1, "#HY000", &"ä".repeat(70_000)), "x");
         assert!(long.message().chars().count() < SENTENCE_LIMIT + 100);
@@ -232,15 +245,19 @@ mod tests {
     #[test]
     fn the_same_number_means_another_thing_before_the_login() {
         let denied = packet(1045, "#28000", "Access denied for user 'u'@'h' (using password: YES)");
-        assert_eq!(from_login(&denied).code(), "mysql.auth");
+        for tls_left_out in [false, true] {
+            let fault = from_login(&denied, tls_left_out);
+            assert_eq!(fault.code(), "mysql.auth");
+            assert_eq!(fault.hint_text().unwrap().contains("ssl-mode=required"), tls_left_out);
+        }
         assert_eq!(from_packet(&denied, "registering").code(), "mysql.no_rights");
-        assert_eq!(from_login(&packet(1053, "#08S01", "Server shutdown in progress")).class(), Class::Retry);
+        assert_eq!(from_login(&packet(1053, "#08S01", "Server shutdown in progress"), true).class(), Class::Retry);
     }
 
     #[test]
     fn numbers_say_what_happens_next() {
         use Class::{Config, Retry};
-        let cases: [(u16, &str, Class, &str); 19] = [
+        let cases: [(u16, &str, Class, &str); 20] = [
             (1040, "Too many connections", Retry, "mysql.too_many_connections"),
             (1129, "Host 'h' is blocked because of many connection errors", Retry, "mysql.host_blocked"),
             (1049, "Unknown database 'd'", Config, "mysql.no_database"),
@@ -278,6 +295,12 @@ mod tests {
             (1193, "Unknown system variable 'x'", Config, "mysql.refused"),
             (1064, "You have an error in your SQL syntax", Config, "mysql.refused"),
             (1290, "The MySQL server is running with the --x option", Config, "mysql.refused"),
+            (
+                4166,
+                "The used command is not allowed because the MariaDB server or client has disabled the local infile capability",
+                Config,
+                "mysql.refused",
+            ),
             (1146, "Table 'a.b' doesn't exist", Retry, "mysql.server_error"),
             (9999, "oops", Retry, "mysql.server_error"),
         ];

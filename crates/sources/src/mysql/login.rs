@@ -90,7 +90,7 @@ impl Greeting {
 pub(super) fn log_in(packets: &mut Packets, target: &Target, host: &str) -> Result<Greeting, Fault> {
     let first = packets.message(MESSAGE_LIMIT)?;
     if first.first() == Some(&0xff) {
-        return Err(error::from_login(&first));
+        return Err(error::from_login(&first, false));
     }
     let greeting = Greeting::parse(&first).map_err(|e| {
         error::protocol(&format!("its greeting is none: {}", e.0))
@@ -101,6 +101,8 @@ pub(super) fn log_in(packets: &mut Packets, target: &Target, host: &str) -> Resu
         return Err(Fault::config("mysql.version", message));
     }
     encrypt(packets, target, host, &greeting)?;
+    let tls_left_out =
+        greeting.capabilities & capability::SSL != 0 && !packets.is_encrypted() && !packets.is_local();
     let mut login = Login { target, scramble: greeting.challenge.clone(), method: None };
     let answer = login.first_answer(packets, &greeting)?;
     let capabilities = used(&greeting) | if packets.is_encrypted() { capability::SSL } else { 0 };
@@ -109,7 +111,7 @@ pub(super) fn log_in(packets: &mut Packets, target: &Target, host: &str) -> Resu
         let message = packets.message(MESSAGE_LIMIT)?;
         let answer = match message.split_first() {
             Some((0x00, _)) => return Ok(greeting),
-            Some((0xff, _)) => return Err(error::from_login(&message)),
+            Some((0xff, _)) => return Err(error::from_login(&message, tls_left_out)),
             Some((0xfe, request)) => login.switch(packets, request)?,
             Some((0x02, _)) => {
                 let message = "the account wants a second factor, which nobody is there to give";

@@ -119,6 +119,7 @@ impl Transport {
         while !rest.is_empty() {
             let written = match &mut self.tls {
                 None => self.socket.write(rest),
+                // Takes nothing while what it has encrypted is not sent.
                 Some(tls) => tls.writer().write(rest),
             };
             match written {
@@ -127,7 +128,13 @@ impl Transport {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) => return Err(e),
             }
+            self.send_encrypted(deadline)?;
         }
+        Ok(())
+    }
+
+    /// Sends what TLS has ready.
+    fn send_encrypted(&mut self, deadline: Instant) -> io::Result<()> {
         while let Some(tls) = self.tls.as_mut().filter(|tls| tls.wants_write()) {
             match tls.write_tls(&mut self.socket) {
                 Ok(_) => {}

@@ -56,6 +56,8 @@ fn each_kind_of_set_reads_its_text() {
             b"\xd6\xd0\x81\x30\x81\x30\x94\x39\xfc\x36\xe3\x32\x9a\x35",
             "中\u{80}\u{1f600}\u{10ffff}",
         ),
+        // The last two of the basic plane, which are no characters, and text all the same.
+        ("gb18030", b"\x84\x31\xa4\x38\x84\x31\xa4\x39", "\u{fffe}\u{ffff}"),
     ];
     for (name, bytes, expected) in cases {
         assert_eq!(text(name, bytes).as_deref(), Some(*expected), "{name}");

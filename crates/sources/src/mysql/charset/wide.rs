@@ -7,8 +7,8 @@ use super::differences::{self as differ, Run};
 use encoding_rs::{DecoderResult, Encoding};
 use std::sync::OnceLock;
 
-/// Stands for no character: this code point is none.
-pub(super) const NONE: u16 = 0xffff;
+/// Stands for no character: a half of a pair, which no text has alone. (U+FFFF will not do: GB 18030 has a code for it.)
+pub(super) const NONE: u16 = 0xd800;
 
 /// A set, and how it is made from an encoding.
 pub(super) struct Wide {

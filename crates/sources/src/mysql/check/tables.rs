@@ -2,9 +2,10 @@
 
 use super::server::Variables;
 use crate::mysql::config::Settings;
-use crate::mysql::connection::Connection;
+use crate::mysql::connection::{Connection, Row};
 use crate::mysql::flavour::{Flavour, Version};
 use crate::mysql::quote;
+use crate::mysql::schema::{ForeignKey, foreign_keys};
 use deltaforge_core::Fault;
 use deltaforge_core::config::{Report, Severity};
 use std::collections::HashSet;
@@ -146,23 +147,24 @@ fn cascades(
     if cascades_are_logged(version, variables) {
         return Ok(());
     }
-    let sql = "SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, DELETE_RULE, UPDATE_RULE \
-               FROM information_schema.REFERENTIAL_CONSTRAINTS \
-               WHERE DELETE_RULE NOT IN ('RESTRICT', 'NO ACTION') OR UPDATE_RULE NOT IN ('RESTRICT', 'NO ACTION')";
-    let rows = connection.query(sql, "reading the foreign keys")?;
-    let captured: Vec<_> = rows.iter().filter(|row| settings.captures(&row.text(0), &row.text(1))).collect();
-    let Some(first) = captured.first() else { return Ok(()) };
-    let shown_rows: Vec<String> = captured
+    let keys = match version.flavour {
+        Flavour::MySql => listed_keys(settings, connection)?,
+        Flavour::MariaDb => printed_keys(settings, connection)?,
+    };
+    let acts = |rule: &str| !matches!(rule, "RESTRICT" | "NO ACTION");
+    let acting: Vec<_> =
+        keys.iter().filter(|(_, key)| acts(&key.on_delete) || acts(&key.on_update)).collect();
+    let Some((first_table, first)) = acting.first() else { return Ok(()) };
+    let shown_keys: Vec<String> = acting
         .iter()
-        .map(|row| {
-            let table = full_name(&row.text(0), &row.text(1));
-            let key = quote::identifier(&row.text(2));
-            format!("{table} by {key} (ON DELETE {}, ON UPDATE {})", row.text(3), row.text(4))
+        .map(|((database, table), key)| {
+            let (table, name) = (full_name(database, table), quote::identifier(&key.name));
+            format!("{table} by {name} (ON DELETE {}, ON UPDATE {})", key.on_delete, key.on_update)
         })
         .collect();
-    let evidence = format!("changes that these foreign keys make are not in the log: {}", shown(&shown_rows));
-    let table = full_name(&first.text(0), &first.text(1));
-    let drop = format!("ALTER TABLE {table} DROP FOREIGN KEY {};", quote::identifier(&first.text(2)));
+    let evidence = format!("changes that these foreign keys make are not in the log: {}", shown(&shown_keys));
+    let table = full_name(&first_table.0, &first_table.1);
+    let drop = format!("ALTER TABLE {table} DROP FOREIGN KEY {};", quote::identifier(&first.name));
     let remedy = match version.flavour {
         Flavour::MySql if version.is_at_least(9, 6, 0) => {
             "SET PERSIST_ONLY innodb_native_foreign_keys = OFF; then restart the server".into()
@@ -174,6 +176,50 @@ fn cascades(
     };
     report.add("foreign keys", Severity::Warning, evidence, Some(remedy));
     Ok(())
+}
+
+/// The foreign keys of captured tables that do something, as MySQL lists them.
+fn listed_keys(
+    settings: &Settings,
+    connection: &mut Connection,
+) -> Result<Vec<(Table, ForeignKey)>, Fault> {
+    let sql = "SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, DELETE_RULE, UPDATE_RULE \
+               FROM information_schema.REFERENTIAL_CONSTRAINTS \
+               WHERE DELETE_RULE NOT IN ('RESTRICT', 'NO ACTION') OR UPDATE_RULE NOT IN ('RESTRICT', 'NO ACTION')";
+    let rows = connection.query(sql, "reading the foreign keys")?;
+    let key = |row: &Row| ForeignKey { name: row.text(2), on_delete: row.text(3), on_update: row.text(4) };
+    let keys = rows.iter().map(|row| ((row.text(0), row.text(1)), key(row)));
+    Ok(keys.filter(|((database, table), _)| settings.captures(database, table)).collect())
+}
+
+/// All foreign keys of captured tables. MariaDB shows that there are some to whoever may SELECT, and what they do only in the
+/// statement that makes the table.
+fn printed_keys(
+    settings: &Settings,
+    connection: &mut Connection,
+) -> Result<Vec<(Table, ForeignKey)>, Fault> {
+    const WHAT: &str = "reading the foreign keys";
+    let sql = format!(
+        "SELECT DISTINCT TABLE_SCHEMA, TABLE_NAME FROM information_schema.KEY_COLUMN_USAGE \
+         WHERE REFERENCED_TABLE_NAME IS NOT NULL AND {USER_DATABASES}"
+    );
+    let mut keys = Vec::new();
+    for row in connection.query(&sql, WHAT)? {
+        let (database, table) = (row.text(0), row.text(1));
+        if !settings.captures(&database, &table) {
+            continue;
+        }
+        let sql = format!("SHOW CREATE TABLE {}", full_name(&database, &table));
+        let statement = match connection.query(&sql, WHAT) {
+            Ok(rows) => rows.first().map(|row| row.text(1)).unwrap_or_default(),
+            // Dropped since, or only some columns may be read, which is a finding of its own.
+            Err(fault) if matches!(fault.code(), "mysql.server_error" | "mysql.no_rights") => continue,
+            Err(fault) => return Err(fault),
+        };
+        let table = (database, table);
+        keys.extend(foreign_keys(&statement).into_iter().map(|key| (table.clone(), key)));
+    }
+    Ok(keys)
 }
 
 fn full_name(database: &str, table: &str) -> String {

@@ -136,6 +136,10 @@ fn our_seconds() -> f64 {
         "bench",
         "psql",
         "postgres.real",
+        "mysqld",
+        "mariadbd",
+        "mysqlbinlog",
+        "mariadb-binlog",
     ];
     let mut sum = 0.0;
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {

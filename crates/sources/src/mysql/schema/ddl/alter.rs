@@ -330,16 +330,21 @@ impl Plan {
     }
 
     fn change(&mut self, old: usize, definition: Definition, place: Option<Place>) -> Option<()> {
-        let seen = self.changed.iter().map(|(at, _)| *at).chain(self.placed.iter().filter_map(|p| p.old));
-        if seen.chain(self.renamed.iter().map(|(at, _)| *at)).any(|at| at == old) {
-            return None;
-        }
+        self.is_untouched(old).then_some(())?;
         self.keys_of(&definition)?;
         match place {
             None => self.changed.push((old, definition)),
             place => self.placed.push(Placed { definition, place, old: Some(old) }),
         }
         Some(())
+    }
+
+    /// Whether nothing was said of an old column yet: what two actions on one column make of it is not certain.
+    fn is_untouched(&self, column: usize) -> bool {
+        let changed = self.changed.iter().map(|(at, _)| *at);
+        let placed = self.placed.iter().filter_map(|placed| placed.old);
+        let renamed = self.renamed.iter().map(|(at, _)| *at);
+        !changed.chain(placed).chain(renamed).any(|at| at == column)
     }
 
     fn drop(&mut self, shape: &Shape, reader: &mut Reader<'_>) -> Option<()> {
@@ -391,7 +396,8 @@ impl Plan {
             reader.expect("TO")?;
             let new = reader.name()?;
             match position(&shape.columns, &old) {
-                Some(at) => self.renamed.push((at, new)),
+                Some(at) if self.is_untouched(at) => self.renamed.push((at, new)),
+                Some(_) => return None,
                 None if if_exists => {}
                 None => return None,
             }

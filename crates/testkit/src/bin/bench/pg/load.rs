@@ -1,29 +1,7 @@
 //! The backlog: rows of about 400 bytes of JSON.
 
+use crate::Shape;
 use deltaforge_testkit::servers::Postgres;
-
-/// How many rows a transaction has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
-    OneRow,
-    HundredRows,
-}
-
-impl Shape {
-    pub(crate) fn title(self) -> &'static str {
-        match self {
-            Shape::OneRow => "one-row transactions",
-            Shape::HundredRows => "100-row transactions",
-        }
-    }
-
-    fn rows(self) -> u64 {
-        match self {
-            Shape::OneRow => 1,
-            Shape::HundredRows => 100,
-        }
-    }
-}
 
 /// Database of the bench.
 pub(crate) const DB: &str = "bench";

@@ -2,8 +2,9 @@
 //! the Redis stream. Each row carries the server's clock at its statement, right before the commit; the reader subtracts it
 //! from the same machine's clock when the row arrives.
 
-use crate::load::{self, DB};
-use crate::readers::{Bench, redis_sink};
+use super::load::{self, DB};
+use super::readers::Bench;
+use crate::running::redis_sink;
 use deltaforge_core::clock;
 use std::fs;
 use std::io::{Read, Write};
