@@ -25,9 +25,13 @@ spec:
 fn version() {
     let done = Program::new(&["version"]).run();
     assert_eq!(done.code, 0);
-    for part in
-        ["deltaforge 1.0.0", "commit: ", "target: ", "sources: mysql, mariadb, postgres", "sinks: redis, file, stdout"]
-    {
+    for part in [
+        "deltaforge 1.0.0",
+        "commit: ",
+        "target: ",
+        "sources: mysql, mariadb, postgres",
+        "sinks: redis, file, stdout",
+    ] {
         assert!(done.stdout.contains(part), "{part}: {done:?}");
     }
     let json: Value = serde_json::from_str(&Program::new(&["version", "--json"]).run().stdout).unwrap();

@@ -164,9 +164,8 @@ fn mysql_and_we_write_the_same_bytes() {
         "tag_of_thirty_two_characters_012:3 tag_of_thirty_two_characters_012:4 _:1 _:{last}"
     )));
     assert!(
-        all.to_string().starts_with(&format!(
-            "{uuid}:1-3:7:{last}:_:1:{last}:tag_of_thirty_two_characters_012:3-4,"
-        )),
+        all.to_string()
+            .starts_with(&format!("{uuid}:1-3:7:{last}:_:1:{last}:tag_of_thirty_two_characters_012:3-4,")),
         "{all}"
     );
 }

@@ -194,7 +194,11 @@ async fn migrates(store: &mut Store, before_anything_new: impl FnOnce(&str)) {
     store.try_open().unwrap();
     assert_eq!(store.schemas("s").await.unwrap(), std::slice::from_ref(&first));
     let epoch = store.acquire("s", "p").await.unwrap().epoch;
-    assert_eq!(store.schemas("s").await.unwrap(), std::slice::from_ref(&first), "the key is swept, not its schemas");
+    assert_eq!(
+        store.schemas("s").await.unwrap(),
+        std::slice::from_ref(&first),
+        "the key is swept, not its schemas"
+    );
     store.append_schemas("s", &[record(2, "t", 6)], epoch).await.unwrap();
     before_anything_new(store.url());
     let new = SchemaRecord { detail: Some("{}".into()), ..record(3, "t", 7) };

@@ -25,7 +25,8 @@ fn a_transaction_of_many_rows_in_bounded_memory() {
     let written = || std::fs::metadata(home.path("events.jsonl")).unwrap().len();
     let first_rows = written();
     // The place right before the commit: until the server has decoded that, places up to here are before the transaction.
-    let asking = Load::big_transaction(ROWS, 1).replace("commit", "select pg_current_wal_insert_lsn(); commit");
+    let asking =
+        Load::big_transaction(ROWS, 1).replace("commit", "select pg_current_wal_insert_lsn(); commit");
     let before_commit = lsn(postgres.psql(&load.database, &asking).trim()).unwrap();
     let end = head_lsn(&postgres);
     let (mut places, mut parts) = (Vec::new(), 0);

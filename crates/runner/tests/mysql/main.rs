@@ -12,12 +12,16 @@
 mod support;
 
 mod changes;
+mod failover;
+mod gtids;
+mod memory;
 mod resume;
 mod schemas;
 mod values;
 
 use deltaforge_testkit::servers::{Flavour, Mysqld, MysqldOptions};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 use support::{Home, file_sink, pipeline};
 
@@ -39,10 +43,14 @@ fn own_server(flavour: Flavour, args: &[&str]) -> Mysqld {
 
 /// A pipeline from a database's tables to `events.jsonl`. `more` are further settings, each with a comma before it.
 fn home(server: &Mysqld, db: &str, more: &str) -> Home {
-    let kind = server.flavour().name();
+    home_at(server.flavour(), &server.dsn(db), db, more)
+}
+
+/// [`home`] for another way to the server.
+fn home_at(flavour: Flavour, dsn: &str, db: &str, more: &str) -> Home {
+    let kind = flavour.name();
     let settings = format!(
-        "id: {db}, dsn: '{}', tables: ['{db}.%'], retry: {{ initial_ms: 100, max_ms: 500 }}{more}",
-        server.dsn(db)
+        "id: {db}, dsn: '{dsn}', tables: ['{db}.%'], retry: {{ initial_ms: 100, max_ms: 500 }}{more}"
     );
     let source = format!("{{ type: {kind}, config: {{ {settings} }} }}");
     Home::new(&[("pipeline.yaml", &pipeline("p", &source, &[&file_sink()]))])
@@ -76,4 +84,32 @@ fn without_repeats(events: &[Value]) -> Vec<Value> {
         }
     }
     unique
+}
+
+/// The table that [`assert_folds_to_table`] knows.
+const TABLE: &str = "create table t (id int primary key auto_increment, v int, pad varchar(100))";
+
+/// Applies the events one after the other, each to the row that it says it found, and compares the outcome with the table.
+#[track_caller]
+fn assert_folds_to_table(home: &Home, server: &Mysqld, db: &str) {
+    let mut folded: BTreeMap<u64, Value> = BTreeMap::new();
+    for event in &without_repeats(&home.events()) {
+        match event["op"].as_str().unwrap() {
+            "d" => {
+                let gone = folded.remove(&event["before"]["id"].as_u64().unwrap());
+                assert_eq!(gone.as_ref(), Some(&event["before"]), "a delete of another row");
+            }
+            op => {
+                let old = folded.insert(event["after"]["id"].as_u64().unwrap(), event["after"].clone());
+                assert_eq!(old.unwrap_or(Value::Null), event["before"], "{op} of another row");
+            }
+        }
+    }
+    let table = server.sql(db, "select id, v, pad from t order by id");
+    assert_eq!(folded.len(), table.len(), "{}", server.flavour().name());
+    for ((id, row), expected) in folded.iter().zip(table) {
+        assert_eq!(Some(id.to_string()), expected[0]);
+        assert_eq!(row["v"].as_i64().map(|v| v.to_string()), expected[1]);
+        assert_eq!(row["pad"].as_str().map(Into::into), expected[2]);
+    }
 }

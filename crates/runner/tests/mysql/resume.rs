@@ -1,14 +1,18 @@
 //! Going on after a stop, a crash, a purge.
 
 use super::*;
-use std::collections::BTreeMap;
+use deltaforge_testkit::servers::Proxy;
+use deltaforge_testkit::wait_for;
+
+/// For each of the servers.
+const KILLS: usize = 50;
 
 #[test]
 fn nothing_is_lost_over_kills_under_load() {
     for flavour in Flavour::available() {
         let server = server(flavour);
         let db = server.fresh_db("kills");
-        server.sql(&db, "create table t (id int primary key auto_increment, v int, pad varchar(100))");
+        server.sql(&db, TABLE);
         let home = home(server, &db, "");
         home.start().stop();
         let mut random = support::random::Random::new(support::random::Random::seed());
@@ -33,7 +37,7 @@ fn nothing_is_lost_over_kills_under_load() {
                     }
                 }
             });
-            for _ in 0..12 {
+            for _ in 0..KILLS {
                 let engine = home.start();
                 let before = home.events().len();
                 let more = 1 + random.below(400);
@@ -47,27 +51,36 @@ fn nothing_is_lost_over_kills_under_load() {
         let engine = home.start();
         support::wait_for_event(&home, |e| e["after"]["id"] == 100_000_000);
         engine.stop();
-        let events = without_repeats(&home.events());
-        let mut folded: BTreeMap<u64, Value> = BTreeMap::new();
-        for event in &events {
-            match event["op"].as_str().unwrap() {
-                "d" => {
-                    let gone = folded.remove(&event["before"]["id"].as_u64().unwrap());
-                    assert_eq!(gone.as_ref(), Some(&event["before"]), "a delete of another row");
-                }
-                op => {
-                    let old = folded.insert(event["after"]["id"].as_u64().unwrap(), event["after"].clone());
-                    assert_eq!(old.unwrap_or(Value::Null), event["before"], "{op} of another row");
-                }
-            }
+        assert_folds_to_table(&home, server, &db);
+    }
+}
+
+#[test]
+fn a_connection_that_breaks_inside_a_transaction_loses_nothing() {
+    for flavour in Flavour::available() {
+        let server = server(flavour);
+        let db = server.fresh_db("cut");
+        server.sql(&db, TABLE);
+        let proxy = Proxy::start(server.port());
+        let dsn = format!("{}://root@127.0.0.1:{}/{db}?ssl-mode=disabled", flavour.name(), proxy.port());
+        let home = home_at(flavour, &dsn, &db, "");
+        let engine = home.start();
+        let values: Vec<String> = (0..20_000).map(|n| format!("(null, {n}, repeat('z', 90))")).collect();
+        let transaction = format!(
+            "begin; insert into t values {}; update t set v = v + 1 where id % 2; commit",
+            values.join(",")
+        );
+        for round in 0..3 {
+            proxy.cut_after_bytes(400_000 + 700_000 * round);
+            let before = proxy.accepted();
+            server.sql(&db, &transaction);
+            wait_for("the cut and a new connection", support::PATIENCE, || proxy.accepted() > before);
         }
-        let table = server.sql(&db, "select id, v, pad from t order by id");
-        assert_eq!(folded.len(), table.len(), "{}", flavour.name());
-        for ((id, row), expected) in folded.iter().zip(table) {
-            assert_eq!(Some(id.to_string()), expected[0]);
-            assert_eq!(row["v"].as_i64().map(|v| v.to_string()), expected[1]);
-            assert_eq!(row["pad"].as_str().map(Into::into), expected[2]);
-        }
+        server.sql(&db, "insert into t values (100000000, 0, 'last')");
+        home.wait_lines("events.jsonl", 3 * 20_000 + 10_000 + 20_000 + 30_000 + 1);
+        support::wait_for_event(&home, |e| e["after"]["id"] == 100_000_000);
+        engine.stop();
+        assert_folds_to_table(&home, server, &db);
     }
 }
 
@@ -88,7 +101,7 @@ fn a_purged_log_is_named_and_nothing_is_given() {
         );
         let (last, _) = server.binlog_end();
         // A file that a reader is in stays, and MariaDB notices late that ours has gone.
-        deltaforge_testkit::wait_for("the purge", support::PATIENCE, || {
+        wait_for("the purge", support::PATIENCE, || {
             server.sql("", &format!("purge binary logs to '{last}'"));
             server.sql("", "show binary logs").len() == 1
         });

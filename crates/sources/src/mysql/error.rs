@@ -251,7 +251,10 @@ mod tests {
             assert_eq!(fault.hint_text().unwrap().contains("ssl-mode=required"), tls_left_out);
         }
         assert_eq!(from_packet(&denied, "registering").code(), "mysql.no_rights");
-        assert_eq!(from_login(&packet(1053, "#08S01", "Server shutdown in progress"), true).class(), Class::Retry);
+        assert_eq!(
+            from_login(&packet(1053, "#08S01", "Server shutdown in progress"), true).class(),
+            Class::Retry
+        );
     }
 
     #[test]

@@ -179,10 +179,7 @@ fn cascades(
 }
 
 /// The foreign keys of captured tables that do something, as MySQL lists them.
-fn listed_keys(
-    settings: &Settings,
-    connection: &mut Connection,
-) -> Result<Vec<(Table, ForeignKey)>, Fault> {
+fn listed_keys(settings: &Settings, connection: &mut Connection) -> Result<Vec<(Table, ForeignKey)>, Fault> {
     let sql = "SELECT CONSTRAINT_SCHEMA, TABLE_NAME, CONSTRAINT_NAME, DELETE_RULE, UPDATE_RULE \
                FROM information_schema.REFERENTIAL_CONSTRAINTS \
                WHERE DELETE_RULE NOT IN ('RESTRICT', 'NO ACTION') OR UPDATE_RULE NOT IN ('RESTRICT', 'NO ACTION')";
@@ -194,10 +191,7 @@ fn listed_keys(
 
 /// All foreign keys of captured tables. MariaDB shows that there are some to whoever may SELECT, and what they do only in the
 /// statement that makes the table.
-fn printed_keys(
-    settings: &Settings,
-    connection: &mut Connection,
-) -> Result<Vec<(Table, ForeignKey)>, Fault> {
+fn printed_keys(settings: &Settings, connection: &mut Connection) -> Result<Vec<(Table, ForeignKey)>, Fault> {
     const WHAT: &str = "reading the foreign keys";
     let sql = format!(
         "SELECT DISTINCT TABLE_SCHEMA, TABLE_NAME FROM information_schema.KEY_COLUMN_USAGE \

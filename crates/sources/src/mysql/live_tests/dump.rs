@@ -1,24 +1,24 @@
 //! Streams of the log, and the places that a server does not have.
 
-use super::{create_table, open, rows, settings, start, with_args};
+use super::{create_table, find, open, rows, settings, start, with_args};
 use crate::mysql::dump::{DumpRequest, DumpStart};
 use crate::mysql::gtid::GtidSet;
 use crate::mysql::{check, error};
 use crate::shared::transport::{Transport, is_timeout};
 use deltaforge_core::{Class, Fault};
-use deltaforge_testkit::servers::{Flavour, Mysqld, MysqldOptions};
+use deltaforge_testkit::servers::{Flavour, MysqldOptions};
 use deltaforge_testkit::wait_for;
 use serde_json::json;
 use std::time::{Duration, Instant};
 
 /// A stream's packets, as its reader will see them.
-struct Dump {
+pub(super) struct Dump {
     transport: Transport,
     received: Vec<u8>,
 }
 
 impl Dump {
-    fn open(dsn: &str, start: DumpStart, server_id: u32) -> Result<Dump, Fault> {
+    pub(super) fn open(dsn: &str, start: DumpStart, server_id: u32) -> Result<Dump, Fault> {
         let request = DumpRequest { start, server_id, heartbeat: Duration::from_secs(1), annotate: false };
         let (transport, received) = open(dsn)?.start_dump(&request)?;
         Ok(Dump { transport, received })
@@ -52,7 +52,7 @@ impl Dump {
     }
 
     /// Types of the events up to the first of a type.
-    fn types_up_to(&mut self, last: u8) -> Result<Vec<u8>, Fault> {
+    pub(super) fn types_up_to(&mut self, last: u8) -> Result<Vec<u8>, Fault> {
         let mut types = Vec::new();
         while types.last() != Some(&last) {
             let packet = self.next()?;
@@ -76,7 +76,7 @@ impl Dump {
 
 const ROTATE: u8 = 4;
 const FORMAT: u8 = 15;
-const XID: u8 = 16;
+pub(super) const XID: u8 = 16;
 const HEARTBEAT: u8 = 27;
 
 fn gtid_type(flavour: Flavour) -> u8 {
@@ -98,7 +98,11 @@ fn the_log_comes_from_a_place_and_from_a_set() {
         for start in [DumpStart::File { file, pos }, DumpStart::Gtids(set)] {
             let shown = format!("{flavour:?} {start:?}");
             let mut dump = Dump::open(&dsn, start, 99).unwrap_or_else(|e| panic!("{shown}: {e}"));
-            let types = dump.types_up_to(HEARTBEAT).unwrap_or_else(|e| panic!("{shown}: {e}"));
+            // Not up to the first heartbeat: MySQL sends one, too, before the first transaction behind those that it left out.
+            let mut types = Vec::new();
+            for last in [XID, XID, HEARTBEAT] {
+                types.extend(dump.types_up_to(last).unwrap_or_else(|e| panic!("{shown}: {types:?}: {e}")));
+            }
             assert_eq!(types[0], ROTATE, "{shown}: {types:?}");
             assert!(types.contains(&FORMAT), "{shown}: {types:?}");
             // Two transactions and none of those before, each with its GTID.
@@ -169,7 +173,11 @@ fn places_that_are_gone_or_not_yet_there_are_lost() {
         server.sql("", "FLUSH BINARY LOGS");
         rows(&server, 2);
         let (now, end) = server.binlog_end();
-        server.sql("", &format!("PURGE BINARY LOGS TO '{now}'"));
+        // MariaDB keeps a file that a crash would still need, without an error, until the storage engine says that it is not.
+        wait_for("the first log file to be deleted", Duration::from_secs(60), || {
+            server.sql("", &format!("PURGE BINARY LOGS TO '{now}'"));
+            server.sql("", "SHOW BINARY LOGS").len() == 1
+        });
         let cases = [
             (DumpStart::File { file, pos: 4 }, "mysql.binlog_purged"),
             (DumpStart::Gtids(old), "mysql.binlog_purged"),
@@ -178,7 +186,6 @@ fn places_that_are_gone_or_not_yet_there_are_lost() {
         ];
         for (start, code) in cases {
             let shown = format!("{flavour:?} {start:?}");
-            println!("{shown}");
             let mut dump = Dump::open(&server.dsn(""), start, 99).unwrap();
             let fault = dump.fault();
             assert_eq!((fault.class(), fault.code()), (Class::Lost, code), "{shown}: {fault}");

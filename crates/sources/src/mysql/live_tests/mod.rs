@@ -11,11 +11,11 @@ mod login;
 
 use super::config::{self, Settings};
 use super::connection::Connection;
-use deltaforge_core::config::{Fields, Findings, Node};
+use deltaforge_core::config::{Fields, Findings, Node, Report};
 use deltaforge_core::source::Names;
 use deltaforge_core::{Class, Fault};
 use deltaforge_testkit::servers::{Flavour, Mysqld, MysqldOptions};
-use serde_json::Value as Json;
+use serde_json::{Value as Json, json};
 
 fn start(flavour: Flavour, options: &MysqldOptions) -> Mysqld {
     Mysqld::start(flavour, options).unwrap_or_else(|e| panic!("{e}"))
@@ -51,6 +51,14 @@ fn refused(result: Result<Connection, Fault>, class: Class, code: &str) -> Fault
 
 fn create_table(server: &Mysqld) {
     server.sql("", "CREATE DATABASE a; CREATE TABLE a.t (id INT PRIMARY KEY AUTO_INCREMENT)");
+}
+
+/// The finding of a name that is not `Ok`, with its remedy.
+#[track_caller]
+fn find(report: &Report, name: &str) -> String {
+    let found = report.problems().find(|check| check.name == name);
+    let found = found.unwrap_or_else(|| panic!("no finding `{name}`: {report:#?}"));
+    format!("{} => {}", found.evidence, found.remedy.as_deref().unwrap_or_default())
 }
 
 /// Transactions with a row each.

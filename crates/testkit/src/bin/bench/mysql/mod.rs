@@ -58,28 +58,40 @@ pub(crate) fn run(options: &Options, binary: &Path) {
 }
 
 fn start(flavour: Flavour) -> (Mysqld, Redis) {
-    let mut args = vec!["--innodb-buffer-pool-size=1G", "--innodb-flush-log-at-trx-commit=0", "--max-binlog-size=1G"];
+    let mut args =
+        vec!["--innodb-buffer-pool-size=1G", "--innodb-flush-log-at-trx-commit=0", "--max-binlog-size=1G"];
     if flavour == Flavour::MariaDb {
         // As MariaDB comes: it writes them, and no reader here asks for them.
         args.push("--binlog-annotate-row-events=ON");
     }
     let args = args.into_iter().map(Into::into).collect();
     let server = Mysqld::start(flavour, &MysqldOptions { args, ..MysqldOptions::default() });
-    let redis = RedisOptions { args: ["--appendonly", "no"].map(Into::into).to_vec(), ..RedisOptions::default() };
+    let redis =
+        RedisOptions { args: ["--appendonly", "no"].map(Into::into).to_vec(), ..RedisOptions::default() };
     (server.expect("the server starts"), Redis::start(&redis).expect("Redis starts"))
 }
 
 fn drain(options: &Options, shape: Shape, bench: &Bench<'_>) {
     let version = bench.server.version();
-    println!("\n## {version}: {} ({} changes: 50 % inserts, 40 % updates, 10 % deletes)", shape.title(), options.rows);
+    println!(
+        "\n## {version}: {} ({} changes: 50 % inserts, 40 % updates, 10 % deletes)",
+        shape.title(),
+        options.rows
+    );
     load::prepare(bench.server);
     let span = Span { from: bench.server.binlog_end() };
     load::write(bench.server, options.rows, shape.rows());
     let tool = tool(bench.server.flavour());
     let (raw, rows) = (format!("{tool} --raw"), format!("{tool} --verbose"));
-    let readers =
-        [(raw.as_str(), Reader::Raw), (&rows, Reader::Rows), ("null file", Reader::NullFile), ("Redis", Reader::Redis)];
-    compare(shape.title(), options, &readers, options.rows, |reader, rep| bench.drain(reader, rep, &span, options.rows));
+    let readers = [
+        (raw.as_str(), Reader::Raw),
+        (&rows, Reader::Rows),
+        ("null file", Reader::NullFile),
+        ("Redis", Reader::Redis),
+    ];
+    compare(shape.title(), options, &readers, options.rows, |reader, rep| {
+        bench.drain(reader, rep, &span, options.rows)
+    });
 }
 
 /// One transaction of a million rows: what memory it takes, and what the process holds when idle.
@@ -89,7 +101,11 @@ fn million(bench: &Bench<'_>) {
     let span = Span { from: bench.server.binlog_end() };
     load::write(bench.server, ROWS, ROWS + 1);
     let usage = bench.drain(Reader::NullFile, 0, &span, ROWS);
-    println!("\n## {}: one transaction of 1,000,000 rows, to a null file\n  {}", bench.server.version(), usage.line(ROWS));
+    println!(
+        "\n## {}: one transaction of 1,000,000 rows, to a null file\n  {}",
+        bench.server.version(),
+        usage.line(ROWS)
+    );
     let idle = bench.start("idle", &bench.server.binlog_end(), NULL_SINK);
     println!("  idle RSS after 5 s of streaming nothing: {:.1} MiB", idle.idle_rss());
 }
@@ -129,8 +145,17 @@ impl Bench<'_> {
     fn reader(&self, span: &Span) -> std::process::Command {
         let mut command = self.server.bin(tool(self.server.flavour()));
         command
-            .args(["--read-from-remote-server", "--to-last-log", &format!("--start-position={}", span.from.1)])
-            .args(["--host=127.0.0.1", &format!("--port={}", self.server.port()), "--protocol=tcp", "--user=root"]);
+            .args([
+                "--read-from-remote-server",
+                "--to-last-log",
+                &format!("--start-position={}", span.from.1),
+            ])
+            .args([
+                "--host=127.0.0.1",
+                &format!("--port={}", self.server.port()),
+                "--protocol=tcp",
+                "--user=root",
+            ]);
         if self.server.flavour() == Flavour::MariaDb {
             command.arg("--skip-annotate-row-events");
         }

@@ -62,9 +62,12 @@ impl Bench<'_> {
     fn recvlogical(&self, slot: &str, begun: Instant) -> Usage {
         let end = load::end(self.server);
         let mut command = self.server.bin("pg_recvlogical");
-        command
-            .args(["-d", DB, "-S", slot, "--start", "-n", "-f", "/dev/null", "-E", &end])
-            .args(["-o", "proto_version=1", "-o", "publication_names=bench"]);
+        command.args(["-d", DB, "-S", slot, "--start", "-n", "-f", "/dev/null", "-E", &end]).args([
+            "-o",
+            "proto_version=1",
+            "-o",
+            "publication_names=bench",
+        ]);
         run_to_end(&mut command, begun)
     }
 

@@ -1,0 +1,93 @@
+//! Identifiers that come with gaps, out of order, from several domains, or not at all.
+
+use super::*;
+
+/// Ids of the rows inserted, in the order of the events; each once.
+fn inserted(home: &Home) -> Vec<u64> {
+    without_repeats(&home.events()).iter().map(|e| e["after"]["id"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn gaps_and_numbers_out_of_order() {
+    for flavour in Flavour::available() {
+        let server = own_server(flavour, &[]);
+        let db = server.fresh_db("gaps");
+        server.sql(&db, "create table t (id int primary key)");
+        let number: Box<dyn Fn(u32) -> String> = match flavour {
+            Flavour::MySql => {
+                let uuid = server.value("select @@server_uuid");
+                Box::new(move |n| format!("set gtid_next = '{uuid}:{n}'"))
+            }
+            // A domain has one order only; two have none between them.
+            Flavour::MariaDb => {
+                Box::new(|n| format!("set gtid_domain_id = {}, gtid_seq_no = {n}", 20 - n / 100))
+            }
+        };
+        let home = home(&server, &db, "");
+        let engine = home.start();
+        server.sql(&db, &format!("{}; insert into t values (1)", number(1000)));
+        server.sql(&db, &format!("{}; insert into t values (2)", number(900)));
+        home.wait_events(2);
+        engine.stop();
+        server.sql(&db, &format!("{}; insert into t values (3)", number(950)));
+        server.sql(&db, &format!("{}; insert into t values (4)", number(2000)));
+        let engine = home.start();
+        server.sql(&db, "insert into t values (5)");
+        home.wait_events(5);
+        engine.kill();
+        server.sql(&db, &format!("{}; insert into t values (6)", number(1500)));
+        let engine = home.start();
+        server.sql(&db, "insert into t values (7)");
+        support::wait_for_event(&home, |e| e["after"]["id"] == 7);
+        engine.stop();
+        assert_eq!(inserted(&home), [1, 2, 3, 4, 5, 6, 7], "{}", flavour.name());
+    }
+}
+
+#[test]
+fn tagged_identifiers() {
+    if !Flavour::MySql.is_available() {
+        return;
+    }
+    let server = own_server(Flavour::MySql, &[]);
+    let db = server.fresh_db("tags");
+    server.sql(&db, "create table t (id int primary key)");
+    let home = home(&server, &db, "");
+    let engine = home.start();
+    for (id, tag) in [(1, "blue"), (2, "green"), (3, "blue")] {
+        server.sql(&db, &format!("set gtid_next = 'AUTOMATIC:{tag}'; insert into t values ({id})"));
+    }
+    let events = home.wait_events(3);
+    assert!(events[0]["source"]["gtid"].as_str().unwrap().ends_with(":blue:1"), "{}", events[0]);
+    engine.stop();
+    server.sql(&db, "set gtid_next = 'AUTOMATIC:blue'; insert into t values (4)");
+    server.sql(&db, "insert into t values (5)");
+    let engine = home.start();
+    home.wait_events(5);
+    engine.stop();
+    assert_eq!(inserted(&home), [1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_server_without_identifiers_is_resumed_by_place() {
+    if !Flavour::MySql.is_available() {
+        return;
+    }
+    let server = own_server(Flavour::MySql, &["--gtid-mode=OFF", "--enforce-gtid-consistency=OFF"]);
+    let db = server.fresh_db("places");
+    server.sql(&db, "create table t (id int primary key)");
+    let home = home(&server, &db, "");
+    let engine = home.start();
+    server.sql(&db, "insert into t values (1)");
+    home.wait_events(1);
+    engine.stop();
+    server.sql(&db, "insert into t values (2); flush binary logs; insert into t values (3)");
+    let engine = home.start();
+    home.wait_events(3);
+    engine.kill();
+    server.sql(&db, "flush binary logs; insert into t values (4)");
+    let engine = home.start();
+    support::wait_for_event(&home, |e| e["after"]["id"] == 4);
+    engine.stop();
+    assert_eq!(inserted(&home), [1, 2, 3, 4]);
+}
