@@ -91,3 +91,31 @@ fn a_server_without_identifiers_is_resumed_by_place() {
     engine.stop();
     assert_eq!(inserted(&home), [1, 2, 3, 4]);
 }
+
+#[test]
+fn a_server_made_from_a_copy_has_transactions_that_its_log_never_had() {
+    if !Flavour::MySql.is_available() {
+        return;
+    }
+    let server = own_server(Flavour::MySql, &[]);
+    server.sql("", "set global gtid_purged = '+3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5'");
+    let db = server.fresh_db("copied");
+    server.sql(&db, "create table t (id int primary key); insert into t values (1)");
+    let (file, pos) = server.binlog_end();
+    server.sql(&db, "insert into t values (2)");
+    let place = format!(", start_position: {{ file: {file}, pos: {pos} }}");
+    for (from, first, last) in [(", start_position: earliest", 1, 3), (place.as_str(), 2, 4)] {
+        let home = home(&server, &db, from);
+        let engine = home.start();
+        support::wait_for_event(&home, |e| e["after"]["id"] == 2);
+        // Before anything else is read and saved, too.
+        engine.kill();
+        home.start().stop();
+        let engine = home.start();
+        server.sql(&db, &format!("insert into t values ({last})"));
+        support::wait_for_event(&home, |e| e["after"]["id"] == last);
+        engine.stop();
+        let expected: Vec<u64> = (first..=last).collect();
+        assert_eq!(inserted(&home), expected, "{from}");
+    }
+}

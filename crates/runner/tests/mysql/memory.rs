@@ -26,6 +26,11 @@ fn passes(flavour: Flavour, args: &[&str], title: &str) {
     let engine = home.start();
     server.sql(&db, "insert into t values (0, 'first', 0)");
     home.wait_lines("events.jsonl", 1);
+    let position = |engine: &support::Engine| engine.checkpoint("p")["position"].clone();
+    let (_, end) = server.binlog_end();
+    deltaforge_testkit::wait_for("the first row's place to be saved", support::PATIENCE, || {
+        position(&engine)["pos"] == end
+    });
     let limit = match flavour {
         Flavour::MySql => "cte_max_recursion_depth",
         Flavour::MariaDb => "max_recursive_iterations",
@@ -40,7 +45,6 @@ fn passes(flavour: Flavour, args: &[&str], title: &str) {
              update t set rev = rev + 1 where id between 1 and {updates}; commit"
         ),
     );
-    let position = |engine: &support::Engine| engine.checkpoint("p")["position"].clone();
     let (before, mut parts, mut moved) = (position(&engine), 0, false);
     let written = || std::fs::metadata(home.path("events.jsonl")).unwrap().len();
     let (mut size, mut settled) = (0, std::time::Instant::now());

@@ -1,8 +1,24 @@
 //! Going on after a stop, a crash, a purge.
 
 use super::*;
-use deltaforge_testkit::servers::Proxy;
+use deltaforge_testkit::servers::{Proxy, Session};
 use deltaforge_testkit::wait_for;
+
+/// One transaction, and now and then one that is undone, or a new file of the log.
+fn write_round(session: &mut Session, n: u64) {
+    let (update, delete) = (n % 7, n % 11);
+    session.sql(&format!(
+        "begin; insert into t (v, pad) values ({n}, repeat('x', 50)), ({n}, 'y'); \
+         update t set v = v + 1 where id % 7 = {update} order by id desc limit 5; \
+         delete from t where id % 11 = {delete} order by id limit 3; commit"
+    ));
+    if n % 5 == 0 {
+        session.sql("begin; insert into t (v) values (-1); savepoint s; delete from t where id % 2; rollback to s; rollback");
+    }
+    if n % 40 == 0 {
+        session.sql("flush binary logs");
+    }
+}
 
 /// For each of the servers.
 const KILLS: usize = 50;
@@ -16,36 +32,28 @@ fn nothing_is_lost_over_kills_under_load() {
         let home = home(server, &db, "");
         home.start().stop();
         let mut random = support::random::Random::new(support::random::Random::seed());
-        let stop = std::sync::atomic::AtomicBool::new(false);
+        let size = || std::fs::metadata(home.path("events.jsonl")).map_or(0, |meta| meta.len());
         std::thread::scope(|scope| {
-            let writer = scope.spawn(|| {
+            // Some transactions for each life, so that there is always work and never a mountain of it.
+            let (give, orders) = std::sync::mpsc::channel::<u64>();
+            scope.spawn(|| {
                 let mut session = server.session(&db);
                 let mut n = 0;
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
-                    n += 1;
-                    session.sql(&format!(
-                        "begin; insert into t (v, pad) values ({n}, repeat('x', 50)), ({n}, 'y'); \
-                         update t set v = v + 1 where id % 7 = {}; delete from t where id % 11 = {}; commit",
-                        n % 7,
-                        n % 11
-                    ));
-                    if n % 5 == 0 {
-                        session.sql("begin; insert into t (v) values (-1); savepoint s; delete from t; rollback to s; rollback");
-                    }
-                    if n % 40 == 0 {
-                        session.sql("flush binary logs");
+                for transactions in orders {
+                    for _ in 0..transactions {
+                        n += 1;
+                        write_round(&mut session, n);
                     }
                 }
             });
             for _ in 0..KILLS {
-                let engine = home.start();
-                let before = home.events().len();
-                let more = 1 + random.below(400);
-                home.wait_lines("events.jsonl", before + more as usize);
+                let before = size();
+                give.send(20 + random.below(40)).unwrap();
+                let engine = home.launch(&[]);
+                let more = random.below(8000);
+                wait_for("some bytes more", support::PATIENCE, || size() > before + more);
                 engine.kill();
             }
-            stop.store(true, std::sync::atomic::Ordering::Relaxed);
-            writer.join().unwrap();
         });
         server.sql(&db, "insert into t values (100000000, 0, 'last')");
         let engine = home.start();

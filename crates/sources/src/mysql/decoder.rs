@@ -73,8 +73,16 @@ pub(super) struct Start {
     pub(super) executed: Option<GtidSet>,
     /// `,"server":{…}}` of every position.
     pub(super) server_tail: Vec<u8>,
-    /// Transactions before this offset of the first file only count as read.
-    pub(super) seek: Option<u64>,
+    /// Part of the first file is passed over.
+    pub(super) seek: Option<Seek>,
+}
+
+/// Transactions before a place of a file only count as read: what was executed before it is said at the file's head.
+pub(super) struct Seek {
+    /// Offset of the place.
+    pub(super) pos: u64,
+    /// What the server has, but never had in its log: it was set up from a copy of another.
+    pub(super) never_logged: MySqlSet,
 }
 
 pub(super) struct Decoder {
@@ -84,8 +92,8 @@ pub(super) struct Decoder {
     pub(super) schemas: Schemas,
     format: Format,
     executed: Option<Executed>,
-    /// The set is made of what the next file's head says.
-    wants_set: bool,
+    /// The set is made of this and of what the next file's head says.
+    unfinished_set: Option<MySqlSet>,
     server_tail: Vec<u8>,
     seek: Option<u64>,
     /// The event that comes next was given before.
@@ -131,16 +139,17 @@ impl Decoder {
         identity.push(0);
         let number = position::number(start.place.number, start.place.end);
         stats.received.store(number, Ordering::Relaxed);
+        let (seek, unfinished_set) = start.seek.map(|seek| (seek.pos, seek.never_logged)).unzip();
         Decoder {
             settings: settings.clone(),
             stats: stats.clone(),
             place: start.place,
             schemas,
             format: Format { checksum: binlog::Checksum::Unknown, mariadb: false },
-            wants_set: start.seek.is_some(),
+            unfinished_set,
             executed: start.executed.map(Executed::new),
             server_tail: start.server_tail,
-            seek: start.seek,
+            seek,
             again: false,
             transaction: None,
             statement: RowStatement::default(),
@@ -173,7 +182,8 @@ impl Decoder {
             out.extend_from_slice(&oldest.1);
             return;
         }
-        self.write_position_at(&self.place.file, self.place.end, out);
+        let pos = self.seek.map_or(self.place.end, |seek| seek.max(self.place.end));
+        self.write_position_at(&self.place.file, pos, out);
     }
 
     pub(super) fn write_position_at(&self, file: &str, pos: u64, out: &mut Vec<u8>) {
@@ -250,7 +260,7 @@ impl Decoder {
                 Ok(Step::Done)
             }
             Event::Rotate(rotate) => self.rotate(rotate.file, rotate.position, head, out),
-            Event::Heartbeat(heartbeat) => self.heartbeat(heartbeat.file, heartbeat.position, out),
+            Event::Heartbeat(heartbeat) => self.heartbeat(head, heartbeat.file, heartbeat.position, out),
             Event::PreviousGtids(set) => self.previous_gtids(set),
             Event::GtidList(_) | Event::Stop | Event::RowFree(_) => Ok(Step::Done),
             Event::Ignored(kind) => {
@@ -306,12 +316,18 @@ impl Decoder {
         Ok(Step::Done)
     }
 
-    fn heartbeat(&mut self, file: &str, pos: u64, out: &mut BatchBuilder) -> Result<Step, Fault> {
-        if self.transaction.is_none()
-            && file == self.place.file
-            && pos > self.place.end
-            && self.seek.is_none()
-        {
+    fn heartbeat(
+        &mut self,
+        head: &binlog::Header,
+        file: &str,
+        pos: u64,
+        out: &mut BatchBuilder,
+    ) -> Result<Step, Fault> {
+        // The old kind of heartbeat tells the offset modulo 2^32.
+        let pos = if head.kind == EventType::Heartbeat { self.place.beyond(pos) } else { pos };
+        // A jump of gigabytes is one back.
+        let ahead = self.place.end < pos && pos - self.place.end < 1 << 31;
+        if self.transaction.is_none() && file == self.place.file && ahead && self.seek.is_none() {
             (self.place.start, self.place.end) = (pos, pos);
             self.advance(out);
         }
@@ -329,10 +345,9 @@ impl Decoder {
     }
 
     fn previous_gtids(&mut self, bytes: &[u8]) -> Result<Step, Fault> {
-        if self.wants_set {
-            let set = MySqlSet::decode(bytes).map_err(|e| self.undecodable(e))?;
-            self.executed = Some(Executed::new(GtidSet::MySql(set)));
-            self.wants_set = false;
+        if let Some(never_logged) = self.unfinished_set.take() {
+            let logged = MySqlSet::decode(bytes).map_err(|e| self.undecodable(e))?;
+            self.executed = Some(Executed::new(GtidSet::MySql(logged.union(&never_logged))));
         }
         Ok(Step::Done)
     }

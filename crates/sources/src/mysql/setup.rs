@@ -9,7 +9,7 @@
 use super::check;
 use super::config::{Settings, StartPosition, blocking};
 use super::connection::Connection;
-use super::decoder::Start;
+use super::decoder::{Seek, Start};
 use super::dump::{DumpRequest, DumpStart};
 use super::error;
 use super::flavour::Flavour;
@@ -55,7 +55,7 @@ struct Begin {
     file: String,
     pos: u64,
     executed: Option<GtidSet>,
-    seek: Option<u64>,
+    seek: Option<Seek>,
 }
 
 /// Blocking.
@@ -101,8 +101,15 @@ pub(super) fn prepare(settings: &Settings, resume: Option<&Position>) -> Result<
         heartbeat: settings.heartbeat,
         annotate: settings.include_query,
     };
+    let is_other = stored.as_ref().and_then(|s| s.server.as_ref()).is_some_and(|s| s.uuid != identity);
+    let place = match &request.start {
+        DumpStart::File { .. } => LogPlace::new(&begin.file, begin.pos, term),
+        // Another server's file of the same name is another file.
+        DumpStart::Gtids(_) if is_other => LogPlace::unanchored("", FIRST_OFFSET, term),
+        DumpStart::Gtids(_) => LogPlace::unanchored(&begin.file, begin.pos, term),
+    };
     let start = Start {
-        place: LogPlace::new(&begin.file, begin.pos, term),
+        place,
         executed: begin.executed,
         server_tail: Server { uuid: identity, term }.json_tail(),
         seek: begin.seek,
@@ -341,7 +348,11 @@ fn no_such_place(why: String, files: &[(String, u64)]) -> Fault {
 fn at_place(control: &mut Connection, file: String, pos: u64, gtids: bool) -> Result<Begin, Fault> {
     let (from, executed, seek) = match control.flavour() {
         Flavour::MariaDb => (pos, Some(GtidSet::Maria(maria_set(control, &file, pos)?)), None),
-        Flavour::MySql if gtids => (FIRST_OFFSET, None, Some(pos)),
+        Flavour::MySql if gtids => (
+            FIRST_OFFSET,
+            None,
+            Some(Seek { pos, never_logged: mysql_set(control, "@@global.gtid_purged")? }),
+        ),
         Flavour::MySql => (pos, None, None),
     };
     let dump = DumpStart::File { file: file.clone(), pos: from };
@@ -386,6 +397,11 @@ fn resumed(stored: &MySqlPosition, identity: &str, control: &mut Connection) -> 
                 stored.file, stored.pos
             );
             Err(Fault::lost("mysql.source_behind", message).hint(BEHIND))
+        }
+        // GTIDs were switched on since, or nothing was read yet: then the set is found again on the way.
+        Some(_) if stored.gtid_set.is_none() => {
+            let gtids = gtids_are_on(control)?;
+            at_place(control, stored.file.clone(), stored.pos, gtids)
         }
         Some(_) => {
             let dump = DumpStart::File { file: stored.file.clone(), pos: stored.pos };
