@@ -288,7 +288,11 @@ impl Loop {
         loop {
             let happening = self.next().await;
             self.handle(happening)?;
-            self.cut_what_is_due();
+            if self.cut_what_is_due() && !self.idle {
+                // A lane woken from here waits behind this task on its thread, and no other thread may take it. Stepping back
+                // lets one thread encode while another goes on to read.
+                tokio::task::yield_now().await;
+            }
             self.save_what_is_due();
             self.measure_what_is_due()?;
             if self.is_drained() {
@@ -575,17 +579,21 @@ impl Loop {
         can_save && self.progress.in_flight() < self.spec.batch.max_inflight
     }
 
-    fn cut_what_is_due(&mut self) {
+    /// Hands what is due to the lanes; true when there was something.
+    fn cut_what_is_due(&mut self) -> bool {
+        let mut cut = false;
         while self.has_free_slot()
             && let Some(trigger) = self.due_cut()
             && let Some(batch) = self.builder.cut()
         {
             self.send(batch, trigger);
+            cut = true;
             self.first_event_at = (!self.builder.is_empty()).then(Instant::now);
         }
         if let Some(end) = self.builder.take_advance() {
             self.progress.advance(end);
         }
+        cut
     }
 
     /// Why a batch is to be cut now: it is full, the source has nothing more, its first event has waited, or the pipeline drains.

@@ -38,6 +38,7 @@ impl MySqlWire {
 
 impl Wire for MySqlWire {
     const THREAD: &'static str = "mysql stream";
+    const SENDS_SINGLY: bool = false;
 
     /// All packets of one event.
     fn frame_length(&self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
@@ -64,8 +65,10 @@ impl Wire for MySqlWire {
     /// A transaction ends with one of a few types, and a server that has nothing to send says so with another.
     fn arrived(&mut self, frame: &[u8]) -> bool {
         self.whole = self.heard;
-        let Some(kind) = frame.get(TYPE_AT) else { return true };
         use EventType as T;
+        let (Some(0), Some(kind)) = (frame.get(PACKET_HEADER), frame.get(TYPE_AT)) else {
+            return true; // The server's reason to end the stream.
+        };
         !matches!(
             EventType::from_byte(*kind),
             T::Gtid

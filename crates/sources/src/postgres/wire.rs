@@ -54,6 +54,7 @@ fn lsn(position: &Position) -> Option<Lsn> {
 
 impl Wire for PgWire {
     const THREAD: &'static str = "postgres stream";
+    const SENDS_SINGLY: bool = true;
 
     fn frame_length(&self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
         let Some(header) = bytes.first_chunk::<5>() else { return Ok(None) };

@@ -1,11 +1,12 @@
 //! The thread that owns a connection on which a server streams its log.
 //!
 //! It reads whole frames into buffers and passes these on; it never decodes a row and never waits for the pipeline. With
-//! the channel full it stops reading and goes on reporting, so neither side's time-outs strike while a sink is away.
+//! the channel full it fills its buffer, and with that full it stops reading and goes on reporting, so neither side's time-outs
+//! strike while a sink is away. So the slower the pipeline is, the more it gets at once.
 //! What a frame is and what the server is told, the protocol says: [`Wire`].
 //!
-//! **Gulps.** A server that is ahead sends each message by itself, and each send wakes a reader that waits on the socket;
-//! the two then spend more on waking than on data. So while data comes faster than a server that has caught up could make it,
+//! **Gulps.** Some servers ([`Wire::SENDS_SINGLY`]) that are ahead send each message by itself, and each send wakes a reader that
+//! waits on the socket; the two then spend more on waking than on data. So while data comes faster than a server that has caught up could make it,
 //! the thread sleeps some milliseconds *without* waiting on the socket, and then reads a buffer full. Best is a socket that is
 //! never quite empty: the kernel then joins the server's small sends, and they cost it a third. Caught up, it waits on the
 //! socket and reads at once.
@@ -50,6 +51,8 @@ const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) trait Wire: Send + 'static {
     /// The thread's name.
     const THREAD: &'static str;
+    /// The server sends each message by itself, instead of filling a buffer first.
+    const SENDS_SINGLY: bool;
 
     /// Length in bytes of the frame that begins here, header included; `None` while that cannot be told.
     ///
@@ -154,7 +157,7 @@ impl Stream {
             filled: received.len(),
             scanned: 0,
             held: None,
-            pending: None,
+            blocked: false,
             sender,
             spares,
             shared: shared.clone(),
@@ -281,8 +284,8 @@ struct Worker<W> {
     scanned: usize,
     /// Since when whole frames are held back; `None` when the next are to be passed on at once.
     held: Option<Instant>,
-    /// Frames that found the channel full.
-    pending: Option<Chunk>,
+    /// The channel was full when the frames were to be passed on.
+    blocked: bool,
     sender: mpsc::Sender<Result<Chunk, Fault>>,
     spares: std::sync::mpsc::Receiver<Vec<u8>>,
     shared: Arc<Shared>,
@@ -298,8 +301,10 @@ impl<W: Wire> Worker<W> {
         if let Err(fault) = self.stream() {
             *self.shared.fault.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault.clone());
             self.shared.broken.notify_one();
-            // The channel may be full; what it holds is decoded first. The receiver being gone is no error.
-            let _gone = self.sender.blocking_send(Err(fault));
+            // What came before is decoded first: it may hold the server's reason. The receiver being gone is no error.
+            let rest = (self.scanned > 0).then(|| Ok(self.take_frames()));
+            let _gone =
+                rest.into_iter().chain([Err(fault)]).try_for_each(|sent| self.sender.blocking_send(sent));
         }
     }
 
@@ -315,7 +320,7 @@ impl<W: Wire> Worker<W> {
             if !self.pass_on() {
                 return Ok(());
             }
-            if self.pending.is_some() {
+            if self.blocked && self.filled == self.buffer.len() {
                 self.wire.not_reading();
                 self.wait(false)?;
                 continue;
@@ -331,7 +336,7 @@ impl<W: Wire> Worker<W> {
 
     fn wait(&mut self, read: bool) -> Result<(), Fault> {
         let mut timeout = self.wire.until_report();
-        if let Some(since) = self.held {
+        if let Some(since) = self.held.filter(|_| !self.blocked) {
             timeout = timeout.min(HOLD_TIME.saturating_sub(since.elapsed()));
         }
         let waited = self.transport.wait_readable(&self.shared.wake, read, timeout);
@@ -352,32 +357,35 @@ impl<W: Wire> Worker<W> {
     fn holds_back(&self) -> bool {
         self.gulp.is_none()
             && self.scanned < HOLD_BYTES
+            && self.filled < self.buffer.len()
             && self.held.is_some_and(|since| since.elapsed() < HOLD_TIME)
     }
 
-    /// Hands whole frames to the pipeline; false when nobody is there any more.
+    /// Hands whole frames to the pipeline, if it has room; false when nobody is there any more.
     fn pass_on(&mut self) -> bool {
-        if self.pending.is_none() && self.scanned > 0 && !self.holds_back() {
-            self.held = None;
-            self.pending = Some(self.take_frames());
+        self.blocked = false;
+        if self.scanned == 0 || self.holds_back() {
+            return !self.sender.is_closed();
         }
-        let Some(chunk) = self.pending.take() else { return true };
-        match self.sender.try_send(Ok(chunk)) {
-            Ok(()) => true,
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
-            Err(mpsc::error::TrySendError::Full(chunk)) => {
-                self.pending = chunk.ok();
+        let permit = match self.sender.clone().try_reserve_owned() {
+            Err(mpsc::error::TrySendError::Full(sender)) => {
                 // Announced first and tried once more, so that room made in between is not missed.
                 self.shared.full.store(true, Ordering::Release);
-                match self.pending.take().map(|chunk| self.sender.try_send(Ok(chunk))) {
-                    Some(Err(mpsc::error::TrySendError::Full(chunk))) => {
-                        self.pending = chunk.ok();
-                        true
-                    }
-                    Some(Err(mpsc::error::TrySendError::Closed(_))) => false,
-                    _ => true,
-                }
+                sender.try_reserve_owned()
             }
+            tried => tried,
+        };
+        match permit {
+            Ok(permit) => {
+                self.held = None;
+                permit.send(Ok(self.take_frames()));
+                true
+            }
+            Err(mpsc::error::TrySendError::Full(_)) => {
+                self.blocked = true;
+                true
+            }
+            Err(mpsc::error::TrySendError::Closed(_)) => false,
         }
     }
 
@@ -416,6 +424,7 @@ impl<W: Wire> Worker<W> {
         let (bytes, full) = (self.filled - before, self.filled == self.buffer.len());
         self.gulp = match self.gulp {
             Some(gulp) => gulp.after(bytes, full),
+            None if !W::SENDS_SINGLY => None,
             None => self.flood.rises(bytes, Instant::now()).then_some(Gulp::FIRST),
         };
         Ok(())
