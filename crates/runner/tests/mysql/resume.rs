@@ -12,10 +12,10 @@ fn write_round(session: &mut Session, n: u64) {
          update t set v = v + 1 where id % 7 = {update} order by id desc limit 5; \
          delete from t where id % 11 = {delete} order by id limit 3; commit"
     ));
-    if n % 5 == 0 {
+    if n.is_multiple_of(5) {
         session.sql("begin; insert into t (v) values (-1); savepoint s; delete from t where id % 2; rollback to s; rollback");
     }
-    if n % 40 == 0 {
+    if n.is_multiple_of(40) {
         session.sql("flush binary logs");
     }
 }

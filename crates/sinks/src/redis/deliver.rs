@@ -254,6 +254,10 @@ impl RedisSink {
         self.ask(Question::Transaction { entries: batch.len(), done, sent: sent.clone() }).await?;
         resp::command(&mut self.out, &[b"MULTI"]);
         let (mut payload, mut largest) = (0, (0, EventId::default()));
+        // Before the bytes go out: the server may answer before the rest is written.
+        let note = |largest| {
+            *sent.largest.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = largest;
+        };
         for event in batch.events() {
             let written = self.entry(&event)?;
             payload += written.payload as u64;
@@ -261,11 +265,12 @@ impl RedisSink {
                 largest = (written.longest, event.id());
             }
             if self.out.len() >= CHUNK_BYTES {
+                note(largest);
                 self.flush().await?;
             }
         }
         sent.payload_bytes.store(payload, Relaxed);
-        *sent.largest.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = largest;
+        note(largest);
         if self.outcome.borrow().acknowledged < before {
             self.flush().await?;
             self.settled(before).await?;

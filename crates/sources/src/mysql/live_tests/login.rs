@@ -274,8 +274,8 @@ fn a_lost_connection_and_a_killed_one_are_told_from_errors() {
         assert_eq!(connection.query("SELECT 1", "asking").unwrap_err().code(), "mysql.connection_lost");
         server.restart();
         let mut connection = open(&server.dsn("")).unwrap();
-        let stop = || Err(Fault::retry("mysql.cancelled", "stopped"));
+        let stop = || Err(Fault::retry("mysql.timeout", "stopped"));
         let fault = connection.query_waiting("SELECT SLEEP(100)", "asking", &mut { stop }).unwrap_err();
-        assert_eq!(fault.code(), "mysql.cancelled");
+        assert_eq!(fault.code(), "mysql.timeout");
     }
 }
