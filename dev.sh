@@ -639,7 +639,7 @@ usage: ./dev.sh COMMAND
   test [ARGS]           set up if needed, then cargo test --workspace ARGS
   check                 formatting, lints, tests, documentation examples
   lint                  formatting, lints, licences only
-  bench [pg]            the benchmarks, against real servers, in a release build
+  bench [pg|mysql]      the benchmarks, against real servers, in a release build
   soak                  the tests in their long variants
   setup                 install what is missing: build tools, PostgreSQL 15 and 18, MySQL, MariaDB, Redis; quick when
                         nothing is

@@ -525,6 +525,11 @@ impl BatchBuilder {
         self.overflow = None;
     }
 
+    /// The next transaction is not the one of which a part was delivered before: nothing of it is dropped.
+    pub fn forget_delivered(&mut self) {
+        (self.skip, self.skipped, self.cut_of_open) = (0, 0, 0);
+    }
+
     /// True when the source must stop and let the engine cut.
     #[inline]
     pub fn is_full(&self) -> bool {

@@ -67,6 +67,9 @@ pub struct Opened {
     /// Everything before this place is delivered or was never asked for. The engine saves it before the first batch, so that
     /// a restart does not choose a start anew.
     pub start: Position,
+    /// What comes first is what came first after the resumed place before: the log is the same one, in the same order. Otherwise a
+    /// transaction of which a part was delivered is delivered again from its start.
+    pub same_log: bool,
 }
 
 /// A parsed source: settings, no connection.

@@ -419,6 +419,9 @@ impl Loop {
             let start = opened.start;
             self.builder.advance(|json| json.extend_from_slice(start.as_json().as_bytes()));
         }
+        if !opened.same_log {
+            self.builder.forget_delivered();
+        }
         self.reading = Reading::Open(opened.source);
         self.clear_trouble(SOURCE);
         self.said.send_if_modified(|status| {

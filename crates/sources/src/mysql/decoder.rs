@@ -203,8 +203,13 @@ impl Decoder {
     /// Takes one event as it came, without the status byte. Given again after [`Step::Full`] or [`Step::LookUp`], it goes on
     /// where it was.
     pub(super) fn event(&mut self, bytes: &[u8], out: &mut BatchBuilder) -> Result<Step, Fault> {
-        let (head, body) = header::split(bytes, self.format.checksum).map_err(|e| self.undecodable(e))?;
-        if !std::mem::take(&mut self.again) {
+        let again = std::mem::take(&mut self.again);
+        let parts = match again {
+            false => header::split(bytes, self.format.checksum),
+            true => header::split_again(bytes, self.format.checksum),
+        };
+        let (head, body) = parts.map_err(|e| self.undecodable(e))?;
+        if !again {
             self.place.enter(&head);
         }
         if let Some(seek) = self.seek
@@ -257,6 +262,9 @@ impl Decoder {
             Event::Payload(payload) => self.unpack(&payload, out),
             Event::FormatDescription(description) => {
                 self.format = description.format;
+                if head.end_pos != 0 {
+                    self.cut_off(out);
+                }
                 Ok(Step::Done)
             }
             Event::Rotate(rotate) => self.rotate(rotate.file, rotate.position, head, out),
@@ -454,6 +462,22 @@ impl Decoder {
         Ok(Step::Done)
     }
 
+    /// A file of the log begins. A transaction that is open was being written when the server went down: it was rolled back then.
+    fn cut_off(&mut self, out: &mut BatchBuilder) {
+        let Some(transaction) = self.transaction.take() else { return };
+        tracing::warn!(
+            source_id = self.settings.id,
+            transaction = transaction.name,
+            delivered_in_part = transaction.begun,
+            "the log ends inside a transaction: the server went down while it wrote it, and rolled it back"
+        );
+        (self.spool, self.cursor, self.unpacking, self.first_row) = (None, None, None, 0);
+        self.statement.set_query(None);
+        out.rollback();
+        out.forget_delivered();
+        self.progress += 1;
+    }
+
     fn begin(&mut self, mut transaction: Transaction) -> Result<Step, Fault> {
         if self.transaction.as_ref().is_some_and(|open| open.begun || open.has_rows) {
             return Err(self.undecodable("a transaction that begins inside another"));
@@ -469,6 +493,8 @@ impl Decoder {
         }
         transaction.name = name;
         self.transaction = Some(transaction);
+        self.spool = None;
+        self.schemas.forget_many_ids();
         self.serial += 1;
         Ok(Step::Done)
     }

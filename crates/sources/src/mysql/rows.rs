@@ -165,7 +165,7 @@ impl Decoder {
             event.finish(id);
             row += 1;
         }
-        if self.unpacking.is_some() {
+        if self.unpacking.is_some() || self.is_replaying {
             self.first_row += row;
         }
         self.progress += 1;

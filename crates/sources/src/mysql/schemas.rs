@@ -161,6 +161,14 @@ impl Schemas {
         self.mapped.clear();
     }
 
+    /// Between two transactions: each statement says anew what its ids mean.
+    #[inline]
+    pub(super) fn forget_many_ids(&mut self) {
+        if self.mapped.len() >= REMEMBERED {
+            self.mapped.clear();
+        }
+    }
+
     /// Takes a TABLE_MAP in.
     #[inline]
     pub(super) fn map(
@@ -202,9 +210,6 @@ impl Schemas {
         } else {
             Mapped::Skipped
         };
-        if self.mapped.len() >= REMEMBERED {
-            self.mapped.clear();
-        }
         let entry = Entry { definition: map.definition.to_vec(), generation: self.generation, mapped };
         self.mapped.insert(map.table_id, entry);
         Resolved::Done
@@ -359,6 +364,12 @@ impl Schemas {
         self.register(table, &Known::Stopped(stopped.clone()), place);
         self.stopped.insert(table.clone(), stopped);
         self.generation += 1;
+        // More rows of the same statement may follow without another TABLE_MAP.
+        for entry in self.mapped.values_mut() {
+            if matches!(&entry.mapped, Mapped::Captured(captured) if captured.table == *table) {
+                entry.mapped = Mapped::Stopped;
+            }
+        }
     }
 
     pub(super) fn is_stopped(&self, table: &TableRef) -> bool {
@@ -408,7 +419,11 @@ impl Schemas {
             _ => match self.registered(table, place) {
                 Some(Known::Shape(shape)) => shape,
                 _ => match self.looked_up.take_if(|looked_up| looked_up.table == *table)?.listed {
-                    Some(Listed::Table(shape)) => shape,
+                    Some(Listed::Table(shape)) => {
+                        // What comes next may alter it.
+                        self.tables.set(table.clone(), Held::Shape(shape.clone()));
+                        shape
+                    }
                     // Gone since: an event without rows can do without columns.
                     _ => Shape::default(),
                 },

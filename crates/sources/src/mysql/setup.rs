@@ -47,6 +47,8 @@ pub(super) struct Prepared {
     pub(super) seeds: Vec<(TableRef, Shape)>,
     pub(super) version: String,
     pub(super) from: String,
+    /// It is the log that was read before.
+    pub(super) same_log: bool,
 }
 
 /// Where the log is asked for.
@@ -115,7 +117,8 @@ pub(super) fn prepare(settings: &Settings, resume: Option<&Position>) -> Result<
         seek: begin.seek,
     };
     let stream = Connection::open(&settings.target)?;
-    Ok(Prepared { start, request, stream, control, server, seeds, version: version.to_string(), from })
+    let (version, same_log) = (version.to_string(), !is_other);
+    Ok(Prepared { start, request, stream, control, server, seeds, version, from, same_log })
 }
 
 /// Whether the source could go on from a place; blocking.
@@ -206,12 +209,7 @@ impl Owner {
 
     /// A fault once this reader may no longer read.
     pub(super) fn check(&self) -> Result<(), Fault> {
-        if self.lost.has_changed().unwrap_or(false)
-            && let Some(fault) = self.lost.borrow().clone()
-        {
-            return Err(fault);
-        }
-        Ok(())
+        self.lost.borrow().clone().map_or(Ok(()), Err)
     }
 
     /// Waits for that. Cancel-safe.
@@ -246,8 +244,6 @@ fn observe(settings: &Settings, held: Option<Connection>) -> Result<(Connection,
 struct LogEnd {
     file: String,
     pos: u64,
-    /// MySQL: what the server has executed up to there.
-    executed: String,
     number: u64,
 }
 
@@ -259,7 +255,7 @@ fn log_end(connection: &mut Connection) -> Result<LogEnd, Fault> {
     };
     let (file, pos) = (row.text(0), row.number(1).unwrap_or(FIRST_OFFSET));
     let number = position::number(numbered(&file).map_or(0, |(_, number)| number), pos);
-    Ok(LogEnd { executed: row.maybe(4).unwrap_or_default(), file, pos, number })
+    Ok(LogEnd { file, pos, number })
 }
 
 /// The log's files, oldest first, with their sizes.
@@ -294,22 +290,13 @@ type Seeds = Vec<(TableRef, Shape)>;
 /// Begins as `start_position` says.
 fn first(settings: &Settings, control: &mut Connection) -> Result<(Begin, Seeds), Fault> {
     let gtids = gtids_are_on(control)?;
-    let flavour = control.flavour();
     match &settings.start_position {
         StartPosition::Latest => {
             let wanted = |db: &str, table: &str| settings.captures(db, table);
-            // Where the log ends while the tables are held as they are.
+            // Where the log ends while the tables are held as they are. What MySQL says of its GTIDs beside is of another moment:
+            // commits go on, so the set is made from the log.
             let (end, seeds) = lock_shapes(control, &wanted, &mut log_end)?;
-            let executed = match (flavour, gtids) {
-                (Flavour::MariaDb, _) => Some(GtidSet::Maria(maria_set(control, &end.file, end.pos)?)),
-                (Flavour::MySql, true) => {
-                    let set = MySqlSet::parse(&end.executed);
-                    Some(GtidSet::MySql(set.map_err(|why| error::protocol(&why))?))
-                }
-                (Flavour::MySql, false) => None,
-            };
-            let dump = DumpStart::File { file: end.file.clone(), pos: end.pos };
-            Ok((Begin { dump, file: end.file, pos: end.pos, executed, seek: None }, seeds))
+            Ok((at_place(control, end.file, end.pos, gtids)?, seeds))
         }
         StartPosition::Earliest => {
             let files = log_files(control)?;

@@ -36,6 +36,8 @@ pub(super) struct MySqlSource {
     at: usize,
     /// An event of several packets, put together.
     joined: Vec<u8>,
+    /// Where in the chunk the event ends that is in `joined` and is not done.
+    joined_to: Option<usize>,
     decoder: Decoder,
     waiting: Option<JoinHandle<Result<LookedUp, Fault>>>,
     stats: Arc<SourceStats>,
@@ -48,7 +50,7 @@ impl MySqlSource {
         let resume = resume.map(|checkpoint| checkpoint.position);
         let for_setup = settings.clone();
         let prepared = blocking(move || setup::prepare(&for_setup, resume.as_ref())).await?;
-        let place = prepared.start.place.sortable();
+        let (place, same_log) = (prepared.start.place.sortable(), prepared.same_log);
         let schemas =
             Schemas::new(settings.clone(), prepared.server, schemas, stats.clone(), place, prepared.seeds)?;
         let request = prepared.request;
@@ -76,13 +78,14 @@ impl MySqlSource {
             chunk: None,
             at: 0,
             joined: Vec::new(),
+            joined_to: None,
             decoder,
             waiting: None,
             stats,
             owner,
         };
         let start = Position::from_json(&String::from_utf8_lossy(&position));
-        Ok(Opened { source: Box::new(source), start })
+        Ok(Opened { source: Box::new(source), start, same_log })
     }
 
     /// Asks for a table on a thread of its own; `fill` waits for the answer before it decodes further.
@@ -119,8 +122,12 @@ impl MySqlSource {
             let (payload, end) = if length < FULL_PACKET {
                 (&frames[body.clone()], body.end)
             } else {
-                let end = join(&frames[self.at..], &mut self.joined);
-                (self.joined.as_slice(), self.at + end)
+                let end = match self.joined_to {
+                    Some(end) => end,
+                    None => self.at + join(&frames[self.at..], &mut self.joined),
+                };
+                self.joined_to = Some(end);
+                (self.joined.as_slice(), end)
             };
             match payload.split_first() {
                 Some((0, event)) => match self.decoder.event(event, out)? {
@@ -138,6 +145,7 @@ impl MySqlSource {
                 _ => return Err(error::protocol("a packet of the stream that is no event")),
             }
             self.at = end;
+            self.joined_to = None;
         }
         Ok(true)
     }

@@ -256,9 +256,13 @@ impl Decoder {
                 return Ok(Step::Full);
             }
             if !std::mem::take(&mut replay.waits) && !replay.advance().map_err(|e| full(&e))? {
+                self.first_row = 0;
                 return Ok(Step::Done);
             }
-            self.place.start = replay.at;
+            // Events that were compressed together stand in one place, and their rows are counted on.
+            if std::mem::replace(&mut self.place.start, replay.at) != replay.at {
+                self.first_row = 0;
+            }
             let split = header::split(&replay.event, Checksum::None);
             let (head, body) = split.map_err(|e| self.undecodable(e))?;
             match self.decoded(&head, body, out)? {

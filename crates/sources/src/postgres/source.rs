@@ -89,7 +89,7 @@ impl PostgresSource {
             _observer: observer,
         };
         let start = Position::from_json(&String::from_utf8_lossy(&position));
-        Ok(Opened { source: Box::new(source), start })
+        Ok(Opened { source: Box::new(source), start, same_log: true })
     }
 
     /// Looks a table up on a thread of its own; `fill` waits for it before it decodes further.

@@ -31,9 +31,9 @@ const CHANNEL_BUFFERS: usize = 2;
 /// for it, since a pause in which nothing more comes is a delay for nothing.
 const FLOOD_BYTES: usize = 256 << 10;
 const FLOOD_TIME: Duration = Duration::from_millis(16);
-/// A gulp below so many bytes may mean that the server is no longer ahead; two in a row do. One alone says nothing: a server
-/// that found the socket full takes a moment to go on.
-const TRICKLE_BYTES: usize = 4 << 10;
+/// A gulp that brought less than so many bytes for each microsecond of its pause may mean that the server is no longer ahead; two in
+/// a row do. One alone says nothing: a server that found the socket full takes a moment to go on.
+const TRICKLE_RATE: usize = 4;
 /// How long the socket is left to fill while the server is ahead: at first, at least, at most. In between it adapts so that nearly
 /// every read fills the buffer and leaves something behind: a little shorter after each that does, much longer after one that
 /// emptied the socket, since the server has to get ahead again before its sends are cheap.
@@ -158,6 +158,7 @@ impl Stream {
             scanned: 0,
             held: None,
             blocked: false,
+            left_inside: false,
             sender,
             spares,
             shared: shared.clone(),
@@ -219,6 +220,8 @@ impl Stream {
 
     /// Tells the server what was released, and ends.
     pub(crate) async fn close(mut self) {
+        // A thread that waits for room would wait for ever.
+        self.chunks.close();
         self.shared.stop.store(true, Ordering::Release);
         self.shared.signal();
         if let Some(thread) = self.thread.take() {
@@ -265,7 +268,8 @@ impl Gulp {
 
     /// What a read of `bytes` teaches; `None` when the server is no longer ahead.
     fn after(self, bytes: usize, full: bool) -> Option<Gulp> {
-        let (pause, trickle) = (self.pause, bytes < TRICKLE_BYTES);
+        let pause = self.pause;
+        let trickle = bytes < TRICKLE_RATE * pause.as_micros() as usize;
         let pause = match (full, trickle) {
             (true, _) => (pause - pause / 32).max(GULP_PAUSE_MIN),
             (false, false) => (pause * 2).min(GULP_PAUSE_MAX),
@@ -286,6 +290,8 @@ struct Worker<W> {
     held: Option<Instant>,
     /// The channel was full when the frames were to be passed on.
     blocked: bool,
+    /// Decrypted bytes may lie in memory, of which the socket says nothing.
+    left_inside: bool,
     sender: mpsc::Sender<Result<Chunk, Fault>>,
     spares: std::sync::mpsc::Receiver<Vec<u8>>,
     shared: Arc<Shared>,
@@ -321,16 +327,19 @@ impl<W: Wire> Worker<W> {
                 return Ok(());
             }
             if self.blocked && self.filled == self.buffer.len() {
-                self.wire.not_reading();
                 self.wait(false)?;
+                self.wire.not_reading();
                 continue;
             }
             match &self.gulp {
                 Some(gulp) => std::thread::sleep(gulp.pause),
+                None if self.left_inside => {}
                 None => self.wait(true)?,
             }
-            self.read()?;
+            // What came before the end may hold the server's reason for it.
+            let read = self.read();
             self.scan()?;
+            read?;
         }
     }
 
@@ -367,26 +376,29 @@ impl<W: Wire> Worker<W> {
         if self.scanned == 0 || self.holds_back() {
             return !self.sender.is_closed();
         }
-        let permit = match self.sender.clone().try_reserve_owned() {
-            Err(mpsc::error::TrySendError::Full(sender)) => {
+        let permit = match self.room() {
+            None => {
                 // Announced first and tried once more, so that room made in between is not missed.
-                self.shared.full.store(true, Ordering::Release);
-                sender.try_reserve_owned()
+                self.shared.full.swap(true, Ordering::SeqCst);
+                self.room()
             }
-            tried => tried,
+            room => room,
         };
-        match permit {
-            Ok(permit) => {
-                self.held = None;
-                permit.send(Ok(self.take_frames()));
-                true
-            }
-            Err(mpsc::error::TrySendError::Full(_)) => {
-                self.blocked = true;
-                true
-            }
-            Err(mpsc::error::TrySendError::Closed(_)) => false,
+        self.blocked = permit.is_none();
+        if let Some(permit) = permit {
+            self.held = None;
+            permit.send(Ok(self.take_frames()));
         }
+        !self.sender.is_closed()
+    }
+
+    /// A place in the channel. A buffer that was made for a longer frame goes alone, so that few of them are in memory at once.
+    fn room(&self) -> Option<mpsc::OwnedPermit<Result<Chunk, Fault>>> {
+        let long = self.buffer.len() > BUFFER_BYTES;
+        if long && self.sender.capacity() < self.sender.max_capacity() {
+            return None;
+        }
+        self.sender.clone().try_reserve_owned().ok()
     }
 
     /// Splits the whole frames off the buffer; what is left of the last one moves to a new buffer.
@@ -405,29 +417,34 @@ impl<W: Wire> Worker<W> {
 
     fn read(&mut self) -> Result<(), Fault> {
         let before = self.filled;
-        while self.filled < self.buffer.len() {
+        self.left_inside = false;
+        let ended = loop {
+            if self.filled == self.buffer.len() {
+                self.left_inside = self.transport.is_encrypted();
+                break Ok(());
+            }
             match self.transport.read(&mut self.buffer[self.filled..]) {
-                Ok(0) => return Err(self.wire.closed()),
+                Ok(0) => break Err(self.wire.closed()),
                 Ok(n) => {
                     self.filled += n;
                     self.wire.received();
-                    // Decrypted bytes in memory do not wake the socket: an encrypted stream is read until nothing is left.
+                    // An encrypted stream is read until nothing is left.
                     if !self.transport.is_encrypted() {
-                        break;
+                        break Ok(());
                     }
                 }
-                Err(e) if is_timeout(&e) => break,
+                Err(e) if is_timeout(&e) => break Ok(()),
                 Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(self.wire.lost(&e)),
+                Err(e) => break Err(self.wire.lost(&e)),
             }
-        }
+        };
         let (bytes, full) = (self.filled - before, self.filled == self.buffer.len());
         self.gulp = match self.gulp {
             Some(gulp) => gulp.after(bytes, full),
             None if !W::SENDS_SINGLY => None,
             None => self.flood.rises(bytes, Instant::now()).then_some(Gulp::FIRST),
         };
-        Ok(())
+        ended
     }
 
     /// Counts the whole frames, and makes room for a frame longer than the buffer.
@@ -435,7 +452,8 @@ impl<W: Wire> Worker<W> {
         let mut held = self.held.or((self.scanned == 0).then(Instant::now));
         loop {
             let rest = &self.buffer[self.scanned..self.filled];
-            match self.wire.frame_length(rest)?.filter(|length| *length <= rest.len()) {
+            let announced = self.wire.frame_length(rest)?;
+            match announced.filter(|length| *length <= rest.len()) {
                 Some(length) => {
                     if self.wire.arrived(&rest[..length]) {
                         held = None;
@@ -445,7 +463,8 @@ impl<W: Wire> Worker<W> {
                 None => {
                     // Grown as the data arrives, never by what a header merely announces.
                     if self.scanned == 0 && self.filled == self.buffer.len() {
-                        self.buffer.resize(2 * self.buffer.len(), 0);
+                        let doubled = 2 * self.buffer.len();
+                        self.buffer.resize(announced.map_or(doubled, |length| length.min(doubled)), 0);
                     }
                     self.held = held.filter(|_| self.scanned > 0);
                     return Ok(());
@@ -481,8 +500,11 @@ mod tests {
         let more = once.and_then(|g| g.after(BUFFER_BYTES, false));
         assert_eq!(more.map(|g| g.trickle), Some(false), "one trickle alone says nothing");
         let mut gulp = Gulp::FIRST;
-        (0..99).for_each(|_| gulp = gulp.after(TRICKLE_BYTES, false).unwrap_or(gulp));
+        (0..99).for_each(|_| gulp = gulp.after(64 << 10, false).unwrap_or(gulp));
         assert_eq!(gulp.pause, GULP_PAUSE_MAX);
+        // 3 MB/s: a busy server that has caught up.
+        let slow = gulp.after(24 << 10, false);
+        assert_eq!(slow.and_then(|g| g.after(24 << 10, false)), None);
         (0..200).for_each(|_| gulp = gulp.after(BUFFER_BYTES, true).unwrap_or(gulp));
         assert_eq!(gulp.pause, GULP_PAUSE_MIN);
     }

@@ -7,7 +7,7 @@ use crate::faults;
 use crate::lock::{ProcessLock, make_dir, private, sync_dir};
 use crate::serial::Backing;
 use deltaforge_core::Fault;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -151,7 +151,9 @@ fn keep(dir: &Path, name: &str, second: &str) -> io::Result<()> {
     }
     let link = dir.join(format!("{second}.tmp"));
     forget(&link)?;
-    fs::hard_link(&path, &link)?;
+    // Not every file system has hard links.
+    fs::hard_link(&path, &link)
+        .or_else(|_| fs::copy(&path, &link).and_then(|_| File::open(&link)?.sync_all()))?;
     fs::rename(&link, dir.join(second))
 }
 

@@ -89,7 +89,7 @@ impl SourcePlan for SimSourcePlan {
             stats: context.stats,
             rng,
         };
-        Ok(Opened { source: Box::new(source), start: position(start) })
+        Ok(Opened { source: Box::new(source), start: position(start), same_log: true })
     }
 
     fn compare(&self, a: &Position, b: &Position) -> Option<Ordering> {

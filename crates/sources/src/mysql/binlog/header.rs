@@ -113,6 +113,23 @@ pub fn split(event: &[u8], checksum: Checksum) -> Result<(Header, &[u8])> {
     Ok((header, body))
 }
 
+/// [`split`] for an event whose checksum was found right before: a long one that is read in parts is not summed up for each.
+///
+/// # Errors
+/// As [`split`], but for the checksum.
+#[inline]
+pub fn split_again(event: &[u8], checksum: Checksum) -> Result<(Header, &[u8])> {
+    let (header, body) = split(event, Checksum::None)?;
+    match checksum {
+        Checksum::Crc32 if header.kind != EventType::FormatDescription => {
+            let body = body.split_last_chunk::<CHECKSUM_BYTES>().ok_or(Malformed(SHORT))?.0;
+            Ok((header, body))
+        }
+        Checksum::Unknown => split(event, checksum),
+        _ => Ok((header, body)),
+    }
+}
+
 const WRONG_SUM: Malformed = Malformed("an event whose checksum is wrong");
 
 /// The body of a FORMAT_DESCRIPTION without its checksum, for which there is always room; the byte before it says whether it is

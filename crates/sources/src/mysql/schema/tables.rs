@@ -94,14 +94,21 @@ impl Tables {
             {
                 return;
             }
+            // Logged also when the table was there before, with other columns perhaps.
+            ChangeKind::Create { keeps: true } | ChangeKind::CreateLike { keeps: true, .. } => {
+                Some(Held::Unknown)
+            }
             ChangeKind::Create { .. } => Some(held(ddl::create(sql, context, defaults, charset))),
             ChangeKind::CreateLike { from, .. } => {
                 Some(self.tables.get(from).cloned().unwrap_or(Held::Unknown))
             }
             ChangeKind::Alter { .. } => match self.tables.get(table) {
                 Some(Held::Shape(shape)) => Some(held(ddl::alter(shape, sql, context, defaults, charset))),
-                // It is looked up when its rows come.
-                Some(Held::Unknown) | None => return,
+                // It is looked up when its rows come; what was registered of it before no longer holds.
+                Some(Held::Unknown) | None => {
+                    touched.push(table.clone());
+                    return;
+                }
             },
             ChangeKind::Rename { to } => {
                 let moved = self.tables.remove(table).unwrap_or(Held::Unknown);
@@ -124,6 +131,9 @@ impl Tables {
     }
 
     fn change_database(&mut self, change: &DatabaseChange, touched: &mut Vec<TableRef>) {
+        if change.keeps && self.charsets.contains_key(&change.db) {
+            return; // Logged also when the database was there before.
+        }
         if let (Some(charset), DatabaseKind::Create | DatabaseKind::Alter) = (&change.charset, change.kind) {
             self.charsets.insert(change.db.clone(), charset.clone());
             return;
@@ -205,7 +215,11 @@ mod tests {
         let mut log = Log::new();
         assert_eq!(log.run("CREATE TABLE t SELECT 1 AS a"), ["d.t"]);
         assert_eq!(log.shape("d.t"), "?");
-        assert!(log.run("ALTER TABLE t ADD b INT").is_empty());
+        assert_eq!(log.run("ALTER TABLE t ADD b INT"), ["d.t"]);
+        assert_eq!(log.run("ALTER TABLE never_seen ADD b INT"), ["d.never_seen"]);
+        log.run("CREATE TABLE IF NOT EXISTS older (a INT)");
+        assert_eq!(log.shape("d.older"), "?");
+        log.run("DROP TABLE older");
         log.run("RENAME TABLE elsewhere TO u");
         assert_eq!((log.shape("d.elsewhere"), log.shape("d.u")), (String::new(), "?".into()));
         log.run("CREATE TABLE v (a INT)");
@@ -220,6 +234,7 @@ mod tests {
     fn databases_come_and_go() {
         let mut log = Log::new();
         log.run("CREATE TABLE a (x VARCHAR(5))");
+        log.run("CREATE DATABASE IF NOT EXISTS d CHARACTER SET utf16");
         log.run("ALTER DATABASE d CHARACTER SET utf8mb4");
         log.run("CREATE TABLE b (x VARCHAR(5))");
         log.run("CREATE TABLE other.c (x VARCHAR(5), y INT)");

@@ -142,6 +142,8 @@ pub(crate) struct DatabaseChange {
     pub(crate) db: String,
     /// Character set that tables made from here on have, if it is said, as it is said (`utf8`).
     pub(crate) charset: Option<String>,
+    /// One that is there stays as it is (`IF NOT EXISTS`).
+    pub(crate) keeps: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

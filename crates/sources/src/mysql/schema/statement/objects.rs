@@ -99,7 +99,7 @@ impl Parser<'_> {
     }
 
     fn database(&mut self, kind: DatabaseKind) -> Option<Statement> {
-        self.reader.if_exists()?;
+        let keeps = self.reader.if_exists()? && kind == DatabaseKind::Create;
         let options =
             ["DEFAULT", "CHARACTER", "CHARSET", "COLLATE", "COMMENT", "ENCRYPTION", "READ", "UPGRADE"];
         let db = match kind {
@@ -121,7 +121,7 @@ impl Parser<'_> {
                 charset = charset.or(named.map(String::from));
             }
         }
-        Some(Statement::Database(DatabaseChange { kind, db, charset }))
+        Some(Statement::Database(DatabaseChange { kind, db, charset, keeps }))
     }
 
     /// Of a character set or a collation, which may be written as text too.

@@ -234,11 +234,13 @@ fn tables_gone_and_emptied() {
 
 #[test]
 fn databases() {
-    let of_db = |kind, db: &str, charset: Option<&str>| {
-        Statement::Database(DatabaseChange { kind, db: db.into(), charset: charset.map(String::from) })
+    let change = |kind, db: &str, charset: Option<&str>, keeps| {
+        Statement::Database(DatabaseChange { kind, db: db.into(), charset: charset.map(String::from), keeps })
     };
+    let of_db = |kind, db: &str, charset: Option<&str>| change(kind, db, charset, false);
     for (sql, statement) in [
-        ("CREATE DATABASE IF NOT EXISTS d", of_db(DatabaseKind::Create, "d", None)),
+        ("CREATE DATABASE IF NOT EXISTS d", change(DatabaseKind::Create, "d", None, true)),
+        ("CREATE DATABASE d", of_db(DatabaseKind::Create, "d", None)),
         (
             "CREATE SCHEMA `d` DEFAULT CHARACTER SET = latin1 COLLATE latin1_bin",
             of_db(DatabaseKind::Create, "d", Some("latin1")),

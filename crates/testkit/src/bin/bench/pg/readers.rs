@@ -43,11 +43,12 @@ impl Bench<'_> {
     /// Drains the backlog with a reader; from its start as a process until it has everything.
     pub(crate) fn drain(&self, reader: Reader, rep: usize, changes: u64) -> Usage {
         self.redis.cli(&["FLUSHALL"]);
+        let end = load::end(self.server);
         let load = Snapshot::take();
         let begun = Instant::now();
         let slot = reader.slot(rep);
         let mut usage = match reader {
-            Reader::PgRecvlogical => self.recvlogical(&slot, begun),
+            Reader::PgRecvlogical => self.recvlogical(&slot, &end, begun),
             Reader::NullFile => self.start(&slot, NULL_SINK).deliver(changes, begun),
             Reader::Redis => self.start(&slot, &redis_sink(self.redis)).deliver(changes, begun),
         };
@@ -59,10 +60,9 @@ impl Bench<'_> {
         usage
     }
 
-    fn recvlogical(&self, slot: &str, begun: Instant) -> Usage {
-        let end = load::end(self.server);
+    fn recvlogical(&self, slot: &str, end: &str, begun: Instant) -> Usage {
         let mut command = self.server.bin("pg_recvlogical");
-        command.args(["-d", DB, "-S", slot, "--start", "-n", "-f", "/dev/null", "-E", &end]).args([
+        command.args(["-d", DB, "-S", slot, "--start", "-n", "-f", "/dev/null", "-E", end]).args([
             "-o",
             "proto_version=1",
             "-o",
