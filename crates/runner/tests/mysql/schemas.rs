@@ -126,3 +126,30 @@ fn an_online_schema_change_swaps_the_table() {
         engine.stop();
     }
 }
+
+#[test]
+fn columns_that_were_assumed_and_turn_out_otherwise_stop_the_table() {
+    for flavour in Flavour::available() {
+        let server = own_server(flavour, &["--binlog-row-metadata=MINIMAL"]);
+        let db = server.fresh_db("assumed");
+        server.sql(
+            &db,
+            "create table t (id int primary key, a int, b int); create table u (id int primary key, a int)",
+        );
+        let (file, pos) = server.binlog_end();
+        server.sql(&db, "insert into t values (1, 10, 20); insert into u values (1, 2)");
+        // The types stay as they are: nothing in a row tells the columns' order.
+        server.sql(&db, "alter table t modify b int after id; alter table u add index (a), comment 'x'");
+        server.sql(&db, "insert into t (id, a, b) values (2, 11, 21); insert into u values (2, 3)");
+        let home = home(&server, &db, &format!(", start_position: {{ file: {file}, pos: {pos} }}"));
+        let engine = home.launch(&[]);
+        support::wait_for_event(&home, |e| e["source"]["table"] == "u" && e["after"]["id"] == 2);
+        let status =
+            engine.wait_status("p", "with a stopped table", |s| s["error"]["code"] == "source.table_stopped");
+        let message = status["error"]["message"].as_str().unwrap();
+        assert!(message.contains(&format!("{db}.t")) && message.contains("binlog_row_metadata"), "{message}");
+        assert!(!message.contains("more tables"), "{message}");
+        assert!(!home.events().iter().any(|e| e["source"]["table"] == "t" && e["after"]["id"] == 2));
+        engine.stop();
+    }
+}

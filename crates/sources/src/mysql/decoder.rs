@@ -760,7 +760,8 @@ impl Decoder {
         self.handled = 0;
         let context = self.context(query);
         let place = position::place(self.place.term, self.place.number, self.place.end);
-        self.schemas.apply(statement, sql, &context, place);
+        let at = &self.place;
+        self.schemas.apply(statement, sql, &context, place, &|| at.here());
         // CREATE TABLE … SELECT has its rows behind it, and ends as a transaction does.
         if !sql.ends_with(b"START TRANSACTION") || self.format.mariadb {
             self.end_if_alone(out)?;

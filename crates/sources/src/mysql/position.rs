@@ -114,6 +114,11 @@ pub(super) fn place(term: u32, file_number: u32, offset: u64) -> u128 {
     u128::from(term) << 96 | u128::from(file_number) << 64 | u128::from(offset)
 }
 
+/// The term of a [`place`].
+pub(super) fn term(place: u128) -> u32 {
+    (place >> 96) as u32
+}
+
 /// The parts of a log file's name: `binlog` and 42 of `binlog.000042`. `None` when it is no such name.
 pub(super) fn numbered(file: &str) -> Option<(&str, u32)> {
     let (base, digits) = file.rsplit_once('.')?;

@@ -7,9 +7,10 @@ use super::binlog::{Column, ColumnType, Metadata, TableMap};
 use super::charset::{Charset, Collations};
 use super::config::Settings;
 use super::flavour::Version;
+use super::position;
 use super::schema::{
-    Context, Declared, Defaults, Held, Known, Listed, Shape, Statement, Stopped, TableRef, Tables, agree,
-    from_metadata,
+    ChangeKind, Context, Declared, Defaults, Held, Known, Listed, Shape, Statement, Stopped, TableChange,
+    TableRef, Tables, agree, from_metadata, leaves_columns,
 };
 use super::values::{Codec, Facts};
 use deltaforge_core::Fault;
@@ -73,6 +74,8 @@ pub(super) enum Resolved {
 pub(super) struct LookedUp {
     pub(super) table: TableRef,
     pub(super) listed: Option<Listed>,
+    /// Where the log ended then: file number and offset.
+    pub(super) log_end: (u32, u64),
 }
 
 /// Facts of the server that do not change while it is read.
@@ -97,6 +100,8 @@ pub(super) struct Schemas {
     /// Grows with everything learnt, which what was mapped before may not know.
     generation: u64,
     looked_up: Option<LookedUp>,
+    /// Tables that were taken to look, at an earlier place of the log, as they looked at this one.
+    assumed: HashMap<TableRef, u128>,
     counters: HashMap<String, usize>,
 }
 
@@ -121,6 +126,7 @@ impl Schemas {
             mapped: HashMap::new(),
             generation: 0,
             looked_up: None,
+            assumed: HashMap::new(),
             counters: HashMap::new(),
         };
         for (table, shape) in seeds {
@@ -245,7 +251,12 @@ impl Schemas {
             None => match self.looked_up.take_if(|looked_up| looked_up.table == *table) {
                 None => return Err(Unresolved::LookUp),
                 Some(LookedUp { listed: Some(Listed::Other(_)), .. }) => return Ok(None),
-                Some(LookedUp { listed: Some(Listed::Table(shape)), .. }) => {
+                Some(LookedUp { listed: Some(Listed::Table(shape)), log_end, .. }) => {
+                    let until = position::place(position::term(place), log_end.0, log_end.1);
+                    if !metadata.is_full() && until > place {
+                        // Types agree or not; names and order nobody tells.
+                        self.assumed.insert(table.clone(), until);
+                    }
                     self.checked(&shape, &columns, &metadata)?
                 }
                 Some(LookedUp { listed: None, .. }) => self.told_by_log(&columns, &metadata, &[]).map_err(|why| {
@@ -383,7 +394,17 @@ impl Schemas {
     }
 
     /// Takes a statement in that may change tables; what it changes is in force from `place` on.
-    pub(super) fn apply(&mut self, statement: &Statement, sql: &[u8], context: &Context<'_>, place: u128) {
+    pub(super) fn apply(
+        &mut self,
+        statement: &Statement,
+        sql: &[u8],
+        context: &Context<'_>,
+        place: u128,
+        here: &dyn Fn() -> String,
+    ) {
+        if let (Statement::Tables(changes), false) = (statement, self.assumed.is_empty()) {
+            self.refute(changes, sql, context, place, here);
+        }
         let touched = self.tables.apply(statement, sql, context, &self.server.defaults);
         if touched.is_empty() {
             return;
@@ -399,6 +420,33 @@ impl Schemas {
                 Some(Held::Unknown) | None => Known::Gone,
             };
             self.register(&table, &known, place);
+        }
+    }
+
+    /// Stops tables whose rows were read as they look now, when it turns out that they looked otherwise.
+    fn refute(
+        &mut self,
+        changes: &[TableChange],
+        sql: &[u8],
+        context: &Context<'_>,
+        place: u128,
+        here: &dyn Fn() -> String,
+    ) {
+        self.assumed.retain(|_, until| *until > place);
+        for change in changes {
+            let harmless = match (&change.kind, self.tables.get(&change.table)) {
+                (ChangeKind::Truncate, _) => true,
+                (ChangeKind::Create { keeps } | ChangeKind::CreateLike { keeps, .. }, _) => *keeps,
+                (ChangeKind::Alter { .. }, Some(Held::Shape(shape))) => {
+                    leaves_columns(shape, sql, context, &self.server.defaults)
+                }
+                _ => false,
+            };
+            if !harmless && self.assumed.remove(&change.table).is_some() {
+                let reason = "its columns were not known and were taken as they are now, but here the log changes them: rows \
+                              before may have been given under wrong names. SET GLOBAL binlog_row_metadata = 'FULL' makes the log tell them";
+                self.stop(&change.table, reason.into(), place, here());
+            }
         }
     }
 

@@ -258,6 +258,12 @@ fn log_end(connection: &mut Connection) -> Result<LogEnd, Fault> {
     Ok(LogEnd { file, pos, number })
 }
 
+/// Number of the file and offset at which the log ends.
+pub(super) fn log_place(connection: &mut Connection) -> Result<(u32, u64), Fault> {
+    let end = log_end(connection)?;
+    Ok((numbered(&end.file).map_or(0, |(_, number)| number), end.pos))
+}
+
 /// The log's files, oldest first, with their sizes.
 fn log_files(connection: &mut Connection) -> Result<Vec<(String, u64)>, Fault> {
     let rows = connection.query("SHOW BINARY LOGS", "listing the log's files")?;

@@ -95,7 +95,9 @@ impl MySqlSource {
             let mut connection = Connection::open(&settings.target)?;
             let found = read_tables(&mut connection, std::slice::from_ref(&table))?;
             let listed = found.into_iter().next().and_then(|(_, listed)| listed);
-            Ok(LookedUp { table, listed })
+            // Afterwards, so that every change before the answer is before it.
+            let log_end = setup::log_place(&mut connection)?;
+            Ok(LookedUp { table, listed, log_end })
         }));
     }
 

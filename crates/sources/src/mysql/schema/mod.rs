@@ -28,12 +28,12 @@ mod live_tests;
 
 pub(crate) use agree::{agree, from_metadata};
 pub(crate) use catalog::{Listed, collations, database_charsets, defaults, lock_shapes, read_tables};
-pub(crate) use ddl::Defaults;
+pub(crate) use ddl::{Defaults, leaves_columns};
 pub(crate) use declared::Declared;
 pub(crate) use foreign_keys::{ForeignKey, foreign_keys};
 pub(crate) use reader::TableRef;
 pub(crate) use shape::{Known, Shape, Stopped};
-pub(crate) use statement::{ChangeKind, Context, Statement, Xid, classify};
+pub(crate) use statement::{ChangeKind, Context, Statement, TableChange, Xid, classify};
 pub(crate) use tables::{Held, Tables};
 
 /// The character set that a collation belongs to as servers print it: its name up to the first underscore. The name of a

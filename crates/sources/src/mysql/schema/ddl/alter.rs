@@ -22,6 +22,27 @@ pub(super) fn alter(
     if verb != "ALTER" {
         return index(shape, &verb, reader, scope);
     }
+    plan(shape, reader, scope)?.apply(shape, scope, database)
+}
+
+/// Whether a statement leaves the columns of the table as they were, in name, type and order. `shape` may be of a later time.
+pub(super) fn leaves_columns(shape: &Shape, reader: &mut Reader<'_>, scope: &Scope) -> Option<bool> {
+    to_verb(reader)?;
+    if reader.keyword()? != "ALTER" {
+        return Some(true);
+    }
+    let plan = plan(shape, reader, scope)?;
+    Some(
+        plan.dropped.is_empty()
+            && plan.changed.is_empty()
+            && plan.renamed.is_empty()
+            && plan.placed.is_empty()
+            && plan.converted.is_none(),
+    )
+}
+
+/// Reads an `ALTER TABLE` behind its verb.
+fn plan(shape: &Shape, reader: &mut Reader<'_>, scope: &Scope) -> Option<Plan> {
     reader.skip_words(&["ONLINE", "OFFLINE", "IGNORE"]);
     reader.expect("TABLE")?;
     reader.if_exists()?;
@@ -42,7 +63,7 @@ pub(super) fn alter(
             return None;
         }
     }
-    plan.apply(shape, scope, database)
+    Some(plan)
 }
 
 /// `CREATE [UNIQUE] INDEX … ON`, `DROP INDEX … ON`.

@@ -97,6 +97,14 @@ pub(crate) fn create(
     applied(shape, &reader)
 }
 
+/// Whether this `ALTER TABLE`, `CREATE INDEX` or `DROP INDEX` certainly leaves a table's columns as they were; `shape` is one that
+/// the table has then or later.
+pub(crate) fn leaves_columns(shape: &Shape, sql: &[u8], context: &Context<'_>, defaults: &Defaults) -> bool {
+    let mut reader = Reader::new(sql, context.dialect());
+    !context.is_foreign()
+        && alter::leaves_columns(shape, &mut reader, &Scope::new(context, defaults)) == Some(true)
+}
+
 /// The shape of a table after this `ALTER TABLE`, `CREATE INDEX` or `DROP INDEX`; a new name is not part of it. `charset` is
 /// the database's.
 pub(crate) fn alter(
