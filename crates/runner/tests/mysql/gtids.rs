@@ -1,6 +1,7 @@
 //! Identifiers that come with gaps, out of order, from several domains, or not at all.
 
 use super::*;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Ids of the rows inserted, in the order of the events; each once.
 fn inserted(home: &Home) -> Vec<u64> {
@@ -117,5 +118,57 @@ fn a_server_made_from_a_copy_has_transactions_that_its_log_never_had() {
         engine.stop();
         let expected: Vec<u64> = (first..=last).collect();
         assert_eq!(inserted(&home), expected, "{from}");
+    }
+}
+
+/// The place to begin at and the transactions before it must be of one moment, while commits go on.
+#[test]
+fn a_start_amid_commits_leaves_no_hole() {
+    const ROWS: u64 = 4;
+    for flavour in Flavour::available() {
+        let server = server(flavour);
+        let db = server.fresh_db("amid");
+        server.sql(
+            &db,
+            "create table t (id int primary key, v int); insert into t values (1, 0), (2, 0), (3, 0), (4, 0)",
+        );
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let _ends_writers = OnDrop(&stop);
+            for id in 1..=ROWS {
+                let (stop, db) = (&stop, &db);
+                scope.spawn(move || {
+                    let mut session = server.session(db);
+                    while !stop.load(Ordering::Relaxed) {
+                        session.sql(&format!("update t set v = v + 1 where id = {id}"));
+                    }
+                });
+            }
+            for _ in 0..5 {
+                let home = home(server, &db, "");
+                for _ in 0..2 {
+                    let engine = home.start();
+                    let before = home.lines("events.jsonl").len();
+                    home.wait_lines("events.jsonl", before + 40);
+                    engine.kill();
+                }
+                let mut last = [None; 1 + ROWS as usize];
+                for event in without_repeats(&home.events()) {
+                    let last = &mut last[event["after"]["id"].as_u64().unwrap() as usize];
+                    let (from, to) = (event["before"]["v"].as_u64(), event["after"]["v"].as_u64());
+                    assert!(last.is_none() || *last == from, "{}: {from:?} after {last:?}", flavour.name());
+                    *last = to;
+                }
+            }
+        });
+    }
+}
+
+/// Says so also when a check fails.
+struct OnDrop<'a>(&'a AtomicBool);
+
+impl Drop for OnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
