@@ -50,8 +50,8 @@ pub(super) struct Transaction {
     pub(super) ts_us: i64,
     pub(super) ts_exact: bool,
     pub(super) thread: Option<u32>,
-    /// Where it begins.
-    pub(super) start: (String, u64),
+    /// Where in its file it begins.
+    pub(super) start: u64,
     /// The builder knows of it.
     pub(super) begun: bool,
     /// Rows are kept until it is decided.
@@ -99,6 +99,8 @@ pub(super) struct Decoder {
     /// The event that comes next was given before.
     again: bool,
     pub(super) transaction: Option<Transaction>,
+    /// The last transaction's name, for its memory.
+    spare_name: String,
     pub(super) statement: RowStatement,
     /// Where in an event with many rows the builder was full.
     pub(super) cursor: Option<RowCursor>,
@@ -152,6 +154,7 @@ impl Decoder {
             seek,
             again: false,
             transaction: None,
+            spare_name: String::new(),
             statement: RowStatement::default(),
             cursor: None,
             unpacker: None,
@@ -228,6 +231,9 @@ impl Decoder {
         body: &[u8],
         out: &mut BatchBuilder,
     ) -> Result<Step, Fault> {
+        if head.kind == EventType::TableMap && self.spool.is_none() && self.schemas.is_mapped(body) {
+            return Ok(Step::Done);
+        }
         let event = binlog::decode(head, body, self.format).map_err(|e| self.undecodable(e))?;
         match event {
             Event::Rows(rows) => {
@@ -369,7 +375,7 @@ impl Decoder {
         match &self.transaction {
             None => Ok(false),
             Some(transaction) => {
-                let (file, start) = &transaction.start;
+                let (file, start) = (&self.place.file, transaction.start);
                 let message = format!("{file}:{seek} is inside a transaction, which begins at {start}");
                 let hint = format!("set `start_position` to {{file: {file}, pos: {start}}}");
                 Err(Fault::config("mysql.start_position", message).hint(hint))
@@ -432,7 +438,7 @@ impl Decoder {
             server_id: head.server_id,
             ts_us,
             ts_exact,
-            start: (self.place.file.clone(), self.place.start),
+            start: self.place.start,
             ..Transaction::default()
         })
     }
@@ -450,7 +456,7 @@ impl Decoder {
             server_id: head.server_id,
             ts_us: i64::from(head.timestamp) * 1_000_000,
             thread: event.thread_id,
-            start: (self.place.file.clone(), self.place.start),
+            start: self.place.start,
             xa,
             standalone: event.is(Flags::STANDALONE),
             only_begins: event.alter.is_some_and(|phase| !matches!(phase, binlog::AlterPhase::Commit(_))),
@@ -482,16 +488,15 @@ impl Decoder {
         if self.transaction.as_ref().is_some_and(|open| open.begun || open.has_rows) {
             return Err(self.undecodable("a transaction that begins inside another"));
         }
-        let mut name = std::mem::take(&mut transaction.name);
-        match &transaction.gtid {
+        transaction.name = match &transaction.gtid {
             Some(gtid) => {
-                let mut text = name.into_bytes();
+                let mut text = std::mem::take(&mut self.spare_name).into_bytes();
+                text.clear();
                 gtid.write(&mut text);
-                name = String::from_utf8(text).unwrap_or_default();
+                String::from_utf8(text).unwrap_or_default()
             }
-            None => name = format!("{}:{}", transaction.start.0, transaction.start.1),
-        }
-        transaction.name = name;
+            None => format!("{}:{}", self.place.file, transaction.start),
+        };
         self.transaction = Some(transaction);
         self.spool = None;
         self.schemas.forget_many_ids();
@@ -542,6 +547,7 @@ impl Decoder {
         } else {
             out.advance(|json| self.write_position(json));
         }
+        self.spare_name = transaction.name;
         self.progress += 1;
         Ok(())
     }

@@ -175,26 +175,19 @@ impl Schemas {
         }
     }
 
-    /// Takes a TABLE_MAP in.
+    /// Whether the body of a TABLE_MAP says what the last one of the same id said, with nothing learnt since.
     #[inline]
-    pub(super) fn map(
-        &mut self,
-        map: &TableMap<'_>,
-        place: u128,
-        here: &dyn Fn() -> String,
-        out: &mut BatchBuilder,
-    ) -> Resolved {
-        if let Some(entry) = self.mapped.get(&map.table_id)
-            && entry.generation == self.generation
-            && entry.definition == map.definition
-        {
-            return Resolved::Done;
-        }
-        self.map_anew(map, place, here, out)
+    pub(super) fn is_mapped(&self, body: &[u8]) -> bool {
+        let Some((head, definition)) = body.split_first_chunk::<{ TableMap::HEAD_BYTES }>() else {
+            return false;
+        };
+        let [a, b, c, d, e, f, ..] = *head;
+        let entry = self.mapped.get(&u64::from_le_bytes([a, b, c, d, e, f, 0, 0]));
+        entry.is_some_and(|entry| entry.generation == self.generation && entry.definition == definition)
     }
 
-    #[cold]
-    fn map_anew(
+    /// Takes a TABLE_MAP in that is [not mapped](Schemas::is_mapped).
+    pub(super) fn map(
         &mut self,
         map: &TableMap<'_>,
         place: u128,

@@ -132,8 +132,7 @@ impl Decoder {
     pub(super) fn begin_spool(&mut self) {
         let mut before = Vec::new();
         if let Some(transaction) = &self.transaction {
-            let (file, pos) = &transaction.start;
-            self.write_position_at(file, *pos, &mut before);
+            self.write_position_at(&self.place.file, transaction.start, &mut before);
         }
         self.spool_before = before;
         self.spool = Some(Spool::default());

@@ -26,6 +26,9 @@ pub struct TableMap<'a> {
 }
 
 impl<'a> TableMap<'a> {
+    /// Bytes of id and flags, before the [`definition`](TableMap::definition).
+    pub const HEAD_BYTES: usize = 6 + 2;
+
     /// Splits the body. Columns and optional metadata are split by [`columns`](TableMap::columns) and
     /// [`metadata`](TableMap::metadata).
     ///
