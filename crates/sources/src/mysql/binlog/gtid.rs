@@ -102,7 +102,7 @@ impl<'a> GtidEvent<'a> {
             if field < next {
                 return Err(Malformed("GTID_TAGGED: fields out of order"));
             }
-            next = field + 1;
+            next = field.saturating_add(1);
             match field {
                 0 => flags = varlen(&mut r, "GTID_TAGGED: flags")?,
                 1 => {
