@@ -20,7 +20,7 @@ fn a_transaction_of_many_rows_in_bounded_memory() {
     let home = Home::new(&[("pipeline.yaml", &pipeline("p", &from, &[&file_sink()]))]);
     let engine = home.start();
     wait_drained(&engine, &home, SOURCE, &postgres, DRAIN);
-    let idle = peak_kb(engine.pid());
+    let idle = engine.peak_kb();
 
     let written = || std::fs::metadata(home.path("events.jsonl")).unwrap().len();
     let first_rows = written();
@@ -40,7 +40,7 @@ fn a_transaction_of_many_rows_in_bounded_memory() {
         parts += u32::from(flows && stored < end);
         stored >= end
     });
-    let peak = peak_kb(engine.pid());
+    let peak = engine.peak_kb();
     println!(
         "{ROWS} rows in one transaction: peak RSS {} MiB (idle {} MiB); seen {parts} times half way, the checkpoint standing \
          at {places:X?}, its end {end:X}",
@@ -55,11 +55,4 @@ fn a_transaction_of_many_rows_in_bounded_memory() {
     assert!(peak <= CEILING_KB, "peak RSS {peak} KiB");
     engine.stop();
     load.check(&postgres, "file", |ledger| feed_lines(ledger, &home, "events.jsonl"));
-}
-
-/// `VmHWM`: the most that was resident at any time, KiB.
-fn peak_kb(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
 }

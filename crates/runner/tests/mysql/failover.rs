@@ -22,6 +22,19 @@ impl Pair {
         Pair { primary, replica, db, home }
     }
 
+    /// The replica was promoted before it had the last ten transactions, which were delivered; the pipeline is stopped.
+    fn promoted_too_early(flavour: Flavour) -> Pair {
+        let pair = Pair::new(flavour);
+        let engine = pair.home.start();
+        pair.work(&pair.primary, 1..=10);
+        pair.replica.catch_up_with(&pair.primary);
+        pair.replica.promote();
+        pair.work(&pair.primary, 11..=20);
+        pair.wait_for(20);
+        engine.stop();
+        pair
+    }
+
     /// Transactions that leave the value `last` in the last row.
     fn work(&self, server: &Mysqld, values: std::ops::RangeInclusive<u32>) {
         let mut session = server.session(&self.db);
@@ -80,14 +93,7 @@ fn a_server_with_the_same_history_is_gone_on_with() {
 #[test]
 fn a_server_that_lacks_what_was_delivered_is_refused() {
     for flavour in Flavour::available() {
-        let pair = Pair::new(flavour);
-        let engine = pair.home.start();
-        pair.work(&pair.primary, 1..=10);
-        pair.replica.catch_up_with(&pair.primary);
-        pair.replica.promote();
-        pair.work(&pair.primary, 11..=20);
-        pair.wait_for(20);
-        engine.stop();
+        let pair = Pair::promoted_too_early(flavour);
         pair.assert_refused("mysql.source_behind");
     }
 }
@@ -95,14 +101,7 @@ fn a_server_that_lacks_what_was_delivered_is_refused() {
 #[test]
 fn a_server_that_went_another_way_is_refused() {
     for flavour in Flavour::available() {
-        let pair = Pair::new(flavour);
-        let engine = pair.home.start();
-        pair.work(&pair.primary, 1..=10);
-        pair.replica.catch_up_with(&pair.primary);
-        pair.replica.promote();
-        pair.work(&pair.primary, 11..=20);
-        pair.wait_for(20);
-        engine.stop();
+        let pair = Pair::promoted_too_early(flavour);
         // As many transactions and more, of its own.
         pair.work(&pair.replica, 111..=140);
         pair.assert_refused("mysql.source_behind");

@@ -60,7 +60,7 @@ fn passes(flavour: Flavour, args: &[&str], title: &str) {
         parts += u32::from(size > 10 << 20 && !moved);
         moved && settled.elapsed() > std::time::Duration::from_millis(200)
     });
-    let peak = peak_kb(engine.pid());
+    let peak = engine.peak_kb();
     println!("{} {title}: peak RSS {} MiB, seen {parts} times half way", flavour.name(), peak >> 10);
     engine.stop();
     assert!(parts > 0, "never seen half way");
@@ -69,11 +69,4 @@ fn passes(flavour: Flavour, args: &[&str], title: &str) {
     let events = home.lines("events.jsonl");
     let last: Value = serde_json::from_str(events.last().unwrap()).unwrap();
     assert_eq!((&last["op"], &last["transaction"]["total_order"]), (&"u".into(), &ROWS.into()));
-}
-
-/// `VmHWM`: the most that was resident at any time, KiB.
-fn peak_kb(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.split_whitespace().next().unwrap().parse().unwrap()
 }

@@ -184,6 +184,13 @@ impl Engine {
         self.child.borrow().id()
     }
 
+    /// `VmHWM`: the most that was resident at any time, KiB.
+    pub fn peak_kb(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
     /// Waits until the API listens.
     #[track_caller]
     pub fn wait_api(&mut self) {
