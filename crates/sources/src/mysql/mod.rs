@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  server ── TCP ──► shared/stream.rs ── whole events ──► source.rs: fill() ──► BatchBuilder
-//!                     one thread, reads in gulps,          │ decoder.rs  transactions, statements, places
+//!                     one thread, much at a time,          │ decoder.rs  transactions, places; statements.rs
 //!                     never waits for the pipeline         │ binlog/     splits events; unpacks compressed ones
 //!                     wire.rs: packets, silence            │ schemas.rs  TABLE_MAP → codecs, by schema/ (shapes, DDL)
 //!                                                          ▼ rows.rs     cells, by values/, charset/, json/
@@ -49,6 +49,7 @@ mod schema;
 mod schemas;
 mod setup;
 mod source;
+mod statements;
 mod wire;
 mod xa;
 
