@@ -3,10 +3,25 @@
 //! **Accepted and durable are two facts.** `deliver` returning means accepted: the sink has taken the batch into its window
 //! and waiting for that return is the back-pressure. The receipt resolving means durable: this batch *and every one
 //! delivered before it* is acknowledged by the target. Receipts resolve in order.
+//!
+//! **Exactly once** is a promise that a sink alone can keep: it stores each batch's end in the same atomic step as the batch's
+//! events, and tells what it stored last, which beats what the state store says. Between the step at the target and the
+//! save in the store a crash changes nothing then.
+//!
+//! ```text
+//!                      end: none      end: none      end: E₃
+//! batches           ┌─ part 1 ─────┬─ part 2 ─────┬─ part 3 ──┐   one transaction of the source above the limits
+//! target  open ─────┴── staged ────┴── staged ────┴─ commit {part 1, part 2, part 3, E₃} ───► Held { position: E₃ }
+//! ```
+//!
+//! A batch without an end is staged: its receipt resolves when the target holds it, it takes effect with the first batch that
+//! has one. A fault before that throws away what was staged, and the engine reads the transaction again from its start.
+//! A target without transactions stores each event for good and says with [`Held::inside`] how far it came.
 
 use crate::Fault;
-use crate::batch::Batch;
+use crate::batch::{Batch, EventId};
 use crate::config::{Fields, Report, RetryPolicy};
+use crate::metrics::SinkMetrics;
 use crate::position::{BatchSeq, Epoch, Position};
 use crate::source::{Names, SourceInfo};
 use async_trait::async_trait;
@@ -36,6 +51,18 @@ pub struct Delivery {
     pub epoch: Epoch,
 }
 
+/// What an exactly-once sink's target holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The end of the last batch that is there as a whole.
+    pub position: Position,
+    /// The last event that is there.
+    pub event: EventId,
+    /// The event lies behind `position`: of what follows it, everything up to the event is there as well. Only targets without
+    /// transactions of their own can be found like that.
+    pub inside: bool,
+}
+
 /// An open sink, owned by its lane.
 #[async_trait]
 pub trait Sink: Send {
@@ -46,9 +73,19 @@ pub trait Sink: Send {
     /// help it.
     async fn deliver(&mut self, batch: Arc<Batch>, delivery: Delivery) -> Result<Receipt, Fault>;
 
-    /// A sink that stores the position with the data hands back what it holds, at open; the engine resumes from there.
-    fn recovered(&self) -> Option<Position> {
+    /// Of an exactly-once sink: what the target was seen to hold at open; `None` when this sink of this pipeline never wrote
+    /// there. A process that stands by opens its sinks, too, so open disturbs nobody, and what is under way may still arrive.
+    fn recovered(&self) -> Option<&Held> {
         None
+    }
+
+    /// Of an exactly-once sink, called once, before its first delivery: puts to rest whatever an earlier process or connection
+    /// of the same sink may still have under way, and tells what the target holds for certain.
+    ///
+    /// # Errors
+    /// As for [`Receipt`]. An earlier owner that goes on is answered with a `Fenced` fault at its next delivery.
+    async fn take_over(&mut self) -> Result<Option<Held>, Fault> {
+        Ok(None)
     }
 
     /// Ends the connection; everything accepted is durable or its receipt has failed.
@@ -64,6 +101,8 @@ pub struct SinkContext {
     pub tenant: String,
     /// The source behind the events.
     pub source: SourceInfo,
+    /// Where the sink counts what only it sees; none in tests of a sink alone.
+    pub metrics: Option<SinkMetrics>,
 }
 
 /// A parsed sink: settings, no connection.
@@ -75,13 +114,19 @@ pub trait SinkPlan: Send + Sync {
     /// Whether the checkpoint waits for it under the `required` policy.
     fn required(&self) -> bool;
 
+    /// Whether positions are stored with the data. Such a sink is only ever given batches whose ends are ends of transactions
+    /// (`events_done` is 0), or that have none.
+    fn exactly_once(&self) -> bool {
+        false
+    }
+
     /// How failed deliveries are tried again.
     fn retry(&self) -> RetryPolicy;
 
     /// Read-only probes, each finding with its remedy.
     async fn check(&self) -> Report;
 
-    /// Connects.
+    /// Connects. An exactly-once sink also reads back what the target holds, disturbing nobody.
     ///
     /// # Errors
     /// `Retry` for what may pass, `Config` for what the operator must change.

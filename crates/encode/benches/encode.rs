@@ -137,6 +137,7 @@ fn main() {
         pipeline: "orders".into(),
         tenant: "acme".into(),
         source: SourceInfo { connector: "postgresql", fields: FIELDS },
+        metrics: None,
     };
     for (rows, sequence, name) in
         [(100, true, "100-row tx"), (1, true, "1-row tx"), (100, false, "100-row tx, no sequence")]

@@ -110,6 +110,7 @@ fn the_steady_state_allocates_nothing() {
         pipeline: "orders".into(),
         tenant: "acme".into(),
         source: SourceInfo { connector: "postgresql", fields: FIELDS },
+        metrics: None,
     };
     let batch = batch();
     let template = Template::parse("cdc.${source.schema}.${source.table}.${after.c2:-none}").unwrap();

@@ -234,17 +234,18 @@ impl Loop {
         let (releaser, released) = Released::new(resume.map(|c| c.position.clone()));
         said.send_modify(|status| status.checkpoint = resume.cloned());
         let (report_to, reports) = mpsc::channel(64);
-        let context = SinkContext {
+        let context = |sink| SinkContext {
             pipeline: spec.name.clone(),
             tenant: spec.tenant.clone(),
             source: spec.source.info().clone(),
+            metrics: metrics.sink(sink).cloned(),
         };
         let lanes = (spec.sinks.iter().enumerate())
             .map(|(sink, plan)| {
                 let settings = LaneSettings {
                     sink,
                     plan: plan.clone(),
-                    context: context.clone(),
+                    context: context(sink),
                     epoch: lease.epoch,
                     waited_for: progress.waits_for(sink),
                     window: spec.batch.max_inflight,
