@@ -189,6 +189,18 @@ impl Batch {
         }
     }
 
+    /// What comes after an event, for a sink that holds everything up to it; `None` when the batch has no such event. Copies
+    /// the arena.
+    pub fn after(&self, id: EventId) -> Option<Batch> {
+        let at = self.slots.iter().position(|s| s.id == id)?;
+        Some(Batch { slots: self.slots[at + 1..].to_vec(), ..self.without(id) })
+    }
+
+    /// The last event's identity.
+    pub fn last_id(&self) -> Option<EventId> {
+        self.slots.last().map(|s| s.id)
+    }
+
     /// Bytes held by the arena.
     pub fn memory_bytes(&self) -> usize {
         self.arena.capacity() + self.slots.capacity() * size_of::<Slot>()

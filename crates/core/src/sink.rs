@@ -80,11 +80,12 @@ pub trait Sink: Send {
     }
 
     /// Of an exactly-once sink, called once, before its first delivery: puts to rest whatever an earlier process or connection
-    /// of the same sink may still have under way, and tells what the target holds for certain.
+    /// of the same sink may still have under way, and tells what the target holds for certain. `from` is where the first batch
+    /// begins: what a target without transactions notes as the position behind which its events lie, until a batch is whole.
     ///
     /// # Errors
     /// As for [`Receipt`]. An earlier owner that goes on is answered with a `Fenced` fault at its next delivery.
-    async fn take_over(&mut self) -> Result<Option<Held>, Fault> {
+    async fn take_over(&mut self, _from: &Position) -> Result<Option<Held>, Fault> {
         Ok(None)
     }
 
