@@ -58,9 +58,9 @@ pub struct Held {
     pub position: Position,
     /// The last event that is there.
     pub event: EventId,
-    /// The event lies behind `position`: of what follows it, everything up to the event is there as well. Only targets without
-    /// transactions of their own can be found like that.
-    pub inside: bool,
+    /// Of the events behind `position` so many are there as well, `event` being the last of them; 0 where the batch is the
+    /// target's transaction. Parts of a source transaction that goes on count on from the first of them.
+    pub inside: u64,
 }
 
 /// An open sink, owned by its lane.

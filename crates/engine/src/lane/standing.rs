@@ -19,18 +19,27 @@ use deltaforge_core::{Class, EventId, Fault, Position};
 /// What a lane knows of its target.
 #[derive(Debug)]
 pub(super) struct Standing {
-    /// Where the first batch that has no acknowledgement begins.
+    /// Where the first batch that has no acknowledgement, or the transaction that it is a part of, begins.
     from: Position,
     /// What the sink said when the start was chosen, until the first delivery.
     at_start: Option<Option<Held>>,
     /// The last event of the last acknowledged batch.
     last_event: Option<EventId>,
-    /// Acknowledged parts of a transaction that goes on.
-    staged: usize,
-    /// Everything up to this event is held, and is not delivered.
-    skip: Option<EventId>,
-    /// Where that event's batch ends, or a place before it.
-    skip_until: Position,
+    /// Events of acknowledged parts of a transaction that goes on.
+    staged: u64,
+    skip: Option<Skip>,
+}
+
+/// Everything up to an event is held, and is not delivered.
+#[derive(Debug)]
+struct Skip {
+    event: EventId,
+    /// The last whole position there.
+    position: Position,
+    /// Events held behind it.
+    inside: u64,
+    /// Events until `event`, that one included; `None` while batches in front of `position` come by.
+    left: Option<u64>,
 }
 
 /// One batch to be delivered again, as far as it matters here.
@@ -50,20 +59,22 @@ pub(super) enum Verdict {
     Stop(Fault),
 }
 
+/// How much of a batch is held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Skipped {
+    Nothing,
+    /// Up to this event.
+    Through(EventId),
+    Whole,
+}
+
 impl Standing {
     /// `from` is where the pipeline starts, `at_start` what the sink said then.
     pub(super) fn new(from: Position, at_start: Option<Held>) -> Standing {
-        Standing {
-            skip_until: from.clone(),
-            from,
-            at_start: Some(at_start),
-            last_event: None,
-            staged: 0,
-            skip: None,
-        }
+        Standing { from, at_start: Some(at_start), last_event: None, staged: 0, skip: None }
     }
 
-    /// Where the first batch to deliver begins.
+    /// The last whole position, as the lane knows it.
     pub(super) fn from(&self) -> &Position {
         &self.from
     }
@@ -84,17 +95,21 @@ impl Standing {
             return if nothing_yet { Verdict::GoOn(0) } else { Verdict::Stop(position_lost()) };
         };
         if target.position == self.from {
-            let there = target.inside && Some(target.event) != self.last_event;
-            if self.staged > 0 && !target.inside {
-                return Verdict::BeginAgain(staged_lost());
-            }
-            self.hold(there.then_some(target.event), target);
-            return Verdict::GoOn(0);
+            return match target.inside.checked_sub(self.staged) {
+                None => Verdict::BeginAgain(staged_lost()),
+                Some(0) => Verdict::GoOn(0),
+                left => {
+                    self.hold(target, left);
+                    Verdict::GoOn(0)
+                }
+            };
         }
         let mut ends = again.enumerate();
         match ends.find(|(_, waiting)| waiting.end.as_ref() == Some(&target.position)) {
             Some((index, _)) => {
-                self.hold(target.inside.then_some(target.event), target);
+                if target.inside > 0 {
+                    self.hold(target, Some(target.inside));
+                }
                 Verdict::GoOn(index + 1)
             }
             None => Verdict::Stop(moved(Class::Fenced)),
@@ -105,41 +120,68 @@ impl Standing {
         if at_start != target {
             return Verdict::BeginAgain(moved(Class::Retry));
         }
-        if let Some(target) = target {
+        let Some(target) = target else { return Verdict::GoOn(0) };
+        self.last_event = Some(target.event);
+        if target.position != self.from {
             // The start lies before what is held here, because another sink needs it.
-            let behind = target.inside || target.position != self.from;
-            self.last_event = Some(target.event);
-            self.hold(behind.then_some(target.event), target);
+            self.hold(target, None);
+        } else if target.inside > 0 {
+            self.hold(target, Some(target.inside));
         }
         Verdict::GoOn(0)
     }
 
-    fn hold(&mut self, event: Option<EventId>, target: &Held) {
-        self.skip = event;
-        self.skip_until.clone_from(&target.position);
+    fn hold(&mut self, target: &Held, left: Option<u64>) {
+        let Held { position, event, inside } = target.clone();
+        self.skip = Some(Skip { event, position, inside, left });
     }
 
-    /// The event up to which everything is held, and the last whole position there, while it has not come by.
-    pub(super) fn skips(&self) -> Option<(EventId, &Position)> {
-        self.skip.map(|event| (event, &self.skip_until))
+    /// How much of the next batch is held; `at` is where in it an event stands, `is_beyond` whether its end lies behind a position.
+    ///
+    /// # Errors
+    /// `Lost` when the event up to which everything is held should have come, and did not: what was captured then is not what
+    /// is captured now.
+    pub(super) fn skip(
+        &mut self,
+        events: u64,
+        at: impl FnOnce(EventId) -> Option<usize>,
+        is_beyond: impl FnOnce(&Position) -> bool,
+    ) -> Result<Skipped, Fault> {
+        let Some(skip) = &mut self.skip else { return Ok(Skipped::Nothing) };
+        if at(skip.event).is_some() {
+            let event = skip.event;
+            self.skip = None;
+            return Ok(Skipped::Through(event));
+        }
+        match &mut skip.left {
+            Some(left) if *left > events => *left -= events,
+            Some(_) => return Err(not_met(&skip.position)),
+            None if !is_beyond(&skip.position) => {}
+            None if skip.inside == 0 => return Err(not_met(&skip.position)),
+            None => skip.left = Some(skip.inside),
+        }
+        Ok(Skipped::Whole)
     }
 
-    /// The event has come by.
-    pub(super) fn skipped(&mut self) {
-        self.skip = None;
-    }
-
-    /// A batch was acknowledged.
-    pub(super) fn acknowledged(&mut self, end: Option<&Position>, last_event: Option<EventId>) {
+    /// A batch was acknowledged, or found to be held.
+    pub(super) fn acknowledged(&mut self, end: Option<&Position>, events: u64, last_event: Option<EventId>) {
         self.last_event = last_event.or(self.last_event);
         match end {
             Some(end) => {
                 self.from.clone_from(end);
                 self.staged = 0;
             }
-            None => self.staged += 1,
+            None => self.staged += events,
         }
     }
+}
+
+fn not_met(position: &Position) -> Fault {
+    let message = format!(
+        "the target holds events up to one behind {position} that did not come again: other tables are captured now"
+    );
+    Fault::lost("sink.event_not_met", message)
+        .hint("run with the same `tables` as before until every sink has caught up, then change them")
 }
 
 fn moved(class: Class) -> Fault {

@@ -9,11 +9,16 @@ fn event(n: u8) -> EventId {
 }
 
 fn held(at: u64, last: u8) -> Held {
-    Held { position: place(at), event: event(last), inside: false }
+    Held { position: place(at), event: event(last), inside: 0 }
 }
 
-fn inside(at: u64, last: u8) -> Held {
-    Held { inside: true, ..held(at, last) }
+fn inside(at: u64, last: u8, inside: u64) -> Held {
+    Held { inside, ..held(at, last) }
+}
+
+/// What is skipped of a batch of `events`, in which the event searched for stands at `at`, and whose end lies behind 5 or not.
+fn skip(standing: &mut Standing, events: u64, at: Option<usize>, beyond: bool) -> Result<Skipped, &'static str> {
+    standing.skip(events, |_| at, |_| beyond).map_err(|fault| fault.code())
 }
 
 fn again(ends: &[Option<u64>]) -> impl Iterator<Item = Waiting> {
@@ -24,7 +29,7 @@ fn again(ends: &[Option<u64>]) -> impl Iterator<Item = Waiting> {
 fn going() -> Standing {
     let mut standing = Standing::new(place(1), None);
     assert!(matches!(standing.compare(None, again(&[])), Verdict::GoOn(0)));
-    standing.acknowledged(Some(&place(2)), Some(event(20)));
+    standing.acknowledged(Some(&place(2)), 10, Some(event(20)));
     standing
 }
 
@@ -40,16 +45,31 @@ fn code(verdict: &Verdict) -> (&'static str, Class) {
 fn the_start_is_where_the_target_stands() {
     let mut standing = Standing::new(place(5), Some(held(5, 50)));
     assert!(matches!(standing.compare(Some(&held(5, 50)), again(&[Some(6)])), Verdict::GoOn(0)));
-    assert!(standing.skips().is_none());
+    assert_eq!(skip(&mut standing, 10, None, true), Ok(Skipped::Nothing));
 }
 
 #[test]
 fn the_start_is_behind_the_target() {
     let mut standing = Standing::new(place(3), Some(held(5, 50)));
     assert!(matches!(standing.compare(Some(&held(5, 50)), again(&[Some(4)])), Verdict::GoOn(0)));
-    assert_eq!(standing.skips(), Some((event(50), &place(5))));
-    standing.skipped();
-    assert!(standing.skips().is_none());
+    assert_eq!(skip(&mut standing, 10, None, false), Ok(Skipped::Whole));
+    assert_eq!(skip(&mut standing, 10, Some(3), true), Ok(Skipped::Through(event(50))));
+    assert_eq!(skip(&mut standing, 10, None, true), Ok(Skipped::Nothing));
+}
+
+#[test]
+fn an_event_that_does_not_come_again_is_not_waited_for() {
+    let mut standing = Standing::new(place(3), Some(held(5, 50)));
+    assert!(matches!(standing.compare(Some(&held(5, 50)), again(&[])), Verdict::GoOn(0)));
+    assert_eq!(skip(&mut standing, 10, None, false), Ok(Skipped::Whole));
+    assert_eq!(skip(&mut standing, 10, None, true), Err("sink.event_not_met"));
+    // Behind the position so many events are held: the one searched for is the last of them.
+    let mut standing = Standing::new(place(3), Some(inside(5, 50, 7)));
+    assert!(matches!(standing.compare(Some(&inside(5, 50, 7)), again(&[])), Verdict::GoOn(0)));
+    assert_eq!(skip(&mut standing, 10, None, false), Ok(Skipped::Whole));
+    assert_eq!(skip(&mut standing, 10, None, true), Ok(Skipped::Whole));
+    assert_eq!(skip(&mut standing, 6, None, true), Ok(Skipped::Whole));
+    assert_eq!(skip(&mut standing, 1, None, true), Err("sink.event_not_met"));
 }
 
 #[test]
@@ -64,47 +84,51 @@ fn the_target_moved_since_the_start_was_chosen() {
 
 #[test]
 fn a_target_without_transactions_is_found_inside_a_batch() {
-    let mut standing = Standing::new(place(5), Some(inside(5, 53)));
-    assert!(matches!(standing.compare(Some(&inside(5, 53)), again(&[Some(6)])), Verdict::GoOn(0)));
-    assert_eq!(standing.skips(), Some((event(53), &place(5))));
+    let mut standing = Standing::new(place(5), Some(inside(5, 53, 3)));
+    assert!(matches!(standing.compare(Some(&inside(5, 53, 3)), again(&[Some(6)])), Verdict::GoOn(0)));
+    assert_eq!(skip(&mut standing, 2, None, true), Ok(Skipped::Whole));
+    assert_eq!(skip(&mut standing, 2, Some(0), true), Ok(Skipped::Through(event(53))));
 }
 
 #[test]
 fn nothing_arrived() {
     let mut standing = going();
     assert!(matches!(standing.compare(Some(&held(2, 20)), again(&[Some(3)])), Verdict::GoOn(0)));
-    assert!(standing.skips().is_none());
+    assert_eq!(skip(&mut standing, 10, None, true), Ok(Skipped::Nothing));
 }
 
 #[test]
 fn the_answer_was_lost() {
     let mut standing = going();
     assert!(matches!(standing.compare(Some(&held(3, 30)), again(&[None, Some(3), Some(4)])), Verdict::GoOn(2)));
-    assert!(standing.skips().is_none());
+    assert_eq!(skip(&mut standing, 10, None, true), Ok(Skipped::Nothing));
 }
 
 #[test]
 fn a_part_of_the_batch_arrived() {
     let mut standing = going();
-    assert!(matches!(standing.compare(Some(&inside(2, 21)), again(&[Some(3)])), Verdict::GoOn(0)));
-    assert_eq!(standing.skips(), Some((event(21), &place(2))));
+    assert!(matches!(standing.compare(Some(&inside(2, 21, 1)), again(&[Some(3)])), Verdict::GoOn(0)));
+    assert_eq!(skip(&mut standing, 10, Some(0), true), Ok(Skipped::Through(event(21))));
     let mut standing = going();
-    assert!(matches!(standing.compare(Some(&inside(3, 31)), again(&[Some(3), Some(4)])), Verdict::GoOn(1)));
-    assert_eq!(standing.skips(), Some((event(31), &place(3))));
+    assert!(matches!(standing.compare(Some(&inside(3, 31, 2)), again(&[Some(3), Some(4)])), Verdict::GoOn(1)));
+    assert_eq!(skip(&mut standing, 10, Some(1), true), Ok(Skipped::Through(event(31))));
 }
 
 #[test]
 fn acknowledged_parts_are_there_for_good_or_lost() {
     let mut standing = going();
-    standing.acknowledged(None, Some(event(25)));
+    standing.acknowledged(None, 5, Some(event(25)));
     let verdict = standing.compare(Some(&held(2, 20)), again(&[Some(3)]));
     assert_eq!(code(&verdict), ("sink.transaction_lost", Class::Retry));
     assert!(matches!(standing.compare(Some(&held(3, 30)), again(&[Some(3)])), Verdict::GoOn(1)));
-    // Without transactions the acknowledged part is there: nothing to skip, or a piece of the next part.
-    assert!(matches!(standing.compare(Some(&inside(2, 25)), again(&[Some(3)])), Verdict::GoOn(0)));
-    assert!(standing.skips().is_none());
-    assert!(matches!(standing.compare(Some(&inside(2, 27)), again(&[Some(3)])), Verdict::GoOn(0)));
-    assert_eq!(standing.skips(), Some((event(27), &place(2))));
+    // Without transactions the acknowledged part is there: nothing to skip, or a piece of the next part, or it was lost.
+    assert!(matches!(standing.compare(Some(&inside(2, 25, 5)), again(&[Some(3)])), Verdict::GoOn(0)));
+    assert_eq!(skip(&mut standing, 10, None, true), Ok(Skipped::Nothing));
+    assert!(matches!(standing.compare(Some(&inside(2, 27, 7)), again(&[Some(3)])), Verdict::GoOn(0)));
+    assert_eq!(skip(&mut standing, 1, None, true), Ok(Skipped::Whole));
+    assert_eq!(skip(&mut standing, 1, Some(0), true), Ok(Skipped::Through(event(27))));
+    let verdict = standing.compare(Some(&inside(2, 23, 3)), again(&[Some(3)]));
+    assert_eq!(code(&verdict), ("sink.transaction_lost", Class::Retry));
 }
 
 #[test]
