@@ -80,11 +80,7 @@ impl Standing {
     }
 
     /// Compares with what the target holds for certain; `again` are the batches without an acknowledgement, in order.
-    pub(super) fn compare(
-        &mut self,
-        target: Option<&Held>,
-        again: impl Iterator<Item = Waiting>,
-    ) -> Verdict {
+    pub(super) fn compare(&mut self, target: Option<&Held>, again: impl Iterator<Item = Waiting>) -> Verdict {
         if let Some(at_start) = self.at_start.take() {
             return self.compare_with_start(at_start.as_ref(), target);
         }

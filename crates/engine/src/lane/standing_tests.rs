@@ -17,7 +17,12 @@ fn inside(at: u64, last: u8, inside: u64) -> Held {
 }
 
 /// What is skipped of a batch of `events`, in which the event searched for stands at `at`, and whose end lies behind 5 or not.
-fn skip(standing: &mut Standing, events: u64, at: Option<usize>, beyond: bool) -> Result<Skipped, &'static str> {
+fn skip(
+    standing: &mut Standing,
+    events: u64,
+    at: Option<usize>,
+    beyond: bool,
+) -> Result<Skipped, &'static str> {
     standing.skip(events, |_| at, |_| beyond).map_err(|fault| fault.code())
 }
 
@@ -100,7 +105,10 @@ fn nothing_arrived() {
 #[test]
 fn the_answer_was_lost() {
     let mut standing = going();
-    assert!(matches!(standing.compare(Some(&held(3, 30)), again(&[None, Some(3), Some(4)])), Verdict::GoOn(2)));
+    assert!(matches!(
+        standing.compare(Some(&held(3, 30)), again(&[None, Some(3), Some(4)])),
+        Verdict::GoOn(2)
+    ));
     assert_eq!(skip(&mut standing, 10, None, true), Ok(Skipped::Nothing));
 }
 
@@ -110,7 +118,10 @@ fn a_part_of_the_batch_arrived() {
     assert!(matches!(standing.compare(Some(&inside(2, 21, 1)), again(&[Some(3)])), Verdict::GoOn(0)));
     assert_eq!(skip(&mut standing, 10, Some(0), true), Ok(Skipped::Through(event(21))));
     let mut standing = going();
-    assert!(matches!(standing.compare(Some(&inside(3, 31, 2)), again(&[Some(3), Some(4)])), Verdict::GoOn(1)));
+    assert!(matches!(
+        standing.compare(Some(&inside(3, 31, 2)), again(&[Some(3), Some(4)])),
+        Verdict::GoOn(1)
+    ));
     assert_eq!(skip(&mut standing, 10, Some(1), true), Ok(Skipped::Through(event(31))));
 }
 
