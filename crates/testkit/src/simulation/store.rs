@@ -1,7 +1,7 @@
 //! The simulated store: the real one in memory, behind bad weather. What it holds outlives the engines.
 
 use super::rng::Rng;
-use super::world::World;
+use super::world::{LaneFacts, World};
 use async_trait::async_trait;
 use deltaforge_core::checkpoint::{
     Checkpoint, CheckpointStore, DocumentStore, Lease, SchemaHistory, StateStore, Version,
@@ -104,6 +104,14 @@ impl CheckpointStore for SimStore {
                 run.resumed = true;
                 run.from_inside = done > 0;
                 run.given = Some(lsn);
+            }
+            if self.world.plan.exact {
+                // It begins where its sinks stand, perhaps not for the first time.
+                (run.from, run.given, run.handed) = (None, None, 0);
+                for lane in &mut run.lanes {
+                    let acknowledged = std::mem::take(&mut lane.acknowledged);
+                    *lane = LaneFacts { acknowledged, ..LaneFacts::default() };
+                }
             }
             drop(facts);
             self.world.count(match place {
