@@ -275,7 +275,8 @@ impl Running {
         };
         self.taken_over = true;
         let waiting = |job: &Job| Waiting { end: job.batch.end().map(|end| end.position.clone()) };
-        match standing.compare(held.as_ref(), self.again.iter().map(waiting)) {
+        let order = |a: &Position, b: &Position| self.source.compare(a, b);
+        match standing.compare(held.as_ref(), self.again.iter().map(waiting), order) {
             Verdict::GoOn(there) => {
                 for _ in 0..there {
                     let Some(job) = self.again.pop_front() else { break };

@@ -9,12 +9,14 @@
 //!   the target holds        E₂: nothing of it arrived
 //!                                               E₃: the answer was lost: as good as acknowledged
 //!                                     inside: the rest of the batch after that event
-//!   anything else           before anything was delivered: the pipeline begins again from what is there;
-//!                           later: somebody else delivers as this sink
+//!   anything else           before anything was delivered, or when it lies before E₂ (the target has lost what it had
+//!                           acknowledged): the pipeline begins again from what is there;
+//!                           otherwise somebody else delivers as this sink
 //! ```
 
 use deltaforge_core::sink::Held;
 use deltaforge_core::{Class, EventId, Fault, Position};
+use std::cmp::Ordering;
 
 /// What a lane knows of its target.
 #[derive(Debug)]
@@ -79,8 +81,14 @@ impl Standing {
         &self.from
     }
 
-    /// Compares with what the target holds for certain; `again` are the batches without an acknowledgement, in order.
-    pub(super) fn compare(&mut self, target: Option<&Held>, again: impl Iterator<Item = Waiting>) -> Verdict {
+    /// Compares with what the target holds for certain; `again` are the batches without an acknowledgement, in order. `order`
+    /// orders positions.
+    pub(super) fn compare(
+        &mut self,
+        target: Option<&Held>,
+        again: impl Iterator<Item = Waiting>,
+        order: impl FnOnce(&Position, &Position) -> Option<Ordering>,
+    ) -> Verdict {
         if let Some(at_start) = self.at_start.take() {
             return self.compare_with_start(at_start.as_ref(), target);
         }
@@ -107,6 +115,9 @@ impl Standing {
                     self.hold(target, Some(target.inside));
                 }
                 Verdict::GoOn(index + 1)
+            }
+            None if order(&target.position, &self.from) == Some(Ordering::Less) => {
+                Verdict::BeginAgain(target_lost(&target.position, &self.from))
             }
             None => Verdict::Stop(moved(Class::Fenced)),
         }
@@ -190,6 +201,14 @@ fn staged_lost() -> Fault {
     let message = "the target's transaction was given up with a part of a source transaction in it";
     Fault::retry("sink.transaction_lost", message)
         .hint("the source transaction is read again from its start; nothing of it has taken effect")
+}
+
+fn target_lost(target: &Position, acknowledged: &Position) -> Fault {
+    let message = format!(
+        "the target holds {target}, it had acknowledged {acknowledged}: it has lost what came between"
+    );
+    Fault::retry("sink.target_lost", message)
+        .hint("what was lost is delivered again; look at the target's replication and fsync settings")
 }
 
 fn position_lost() -> Fault {
