@@ -495,6 +495,7 @@ impl Loop {
     /// The connection is gone: the open transaction will be read again, from its start.
     fn source_broke(&mut self, fault: Fault) -> Result<(), Failure> {
         self.metrics.source_error(fault.kind_of());
+        let has_cut = self.builder.is_inside_cut();
         self.builder.rollback();
         // What is whole came before the break, and nothing follows it for now.
         self.idle = true;
@@ -504,6 +505,10 @@ impl Loop {
         if !fault.is_retry() || !retry.allows_another(self.source_attempts) {
             self.reading = Reading::Ended;
             return Err(Failure::of(fault, SOURCE));
+        }
+        if has_cut && self.is_exact() {
+            // Parts that come again would join those that such a target has of the same transaction.
+            return Err(Failure { begin_again: true, ..Failure::of(fault, SOURCE) });
         }
         let pause = retry.pause(self.source_attempts, random());
         tracing::warn!(

@@ -148,6 +148,11 @@ impl Loop {
         Ok(())
     }
 
+    /// Some target stores positions.
+    pub(super) fn is_exact(&self) -> bool {
+        self.spec.sinks.iter().any(|plan| plan.exactly_once())
+    }
+
     /// Tells the lanes of exactly-once sinks where the first batch begins.
     pub(super) fn begin_lanes(&mut self) {
         let Some(from) = self.builder.position() else { return };
