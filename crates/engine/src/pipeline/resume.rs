@@ -12,7 +12,7 @@
 
 use super::saving::obeying;
 use super::{Beginnings, Failure, LAST_SAVE, Loop, Mode, Reading, STATE};
-use crate::lane::{Begin, random};
+use crate::lane::Begin;
 use deltaforge_core::batch::{BatchBuilder, Limits};
 use deltaforge_core::checkpoint::Checkpoint;
 use deltaforge_core::config::RetryPolicy;
@@ -23,8 +23,8 @@ use deltaforge_core::{Class, Fault, Position};
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-/// How often a pipeline begins again when that does not help.
-const AGAIN: RetryPolicy = RetryPolicy { initial_ms: 100, max_ms: 10_000, jitter: 0.2, max_attempts: 0 };
+/// How often a pipeline begins again when that does not help. Without jitter: a simulated run can be repeated.
+const AGAIN: RetryPolicy = RetryPolicy { initial_ms: 100, max_ms: 10_000, jitter: 0.0, max_attempts: 0 };
 
 /// What the sinks hold, as far as they have told.
 pub(super) struct Standings {
@@ -167,7 +167,7 @@ impl Loop {
     pub(super) async fn begin_again(mut self, failure: Failure) -> Option<Beginnings> {
         let Failure { fault, component, .. } = failure;
         self.beginnings += 1;
-        let pause = AGAIN.pause(self.beginnings, random());
+        let pause = AGAIN.pause(self.beginnings, 0.0);
         tracing::warn!(
             pipeline = self.spec.name,
             sink_id = component,
