@@ -90,7 +90,7 @@ impl Standing {
         order: impl FnOnce(&Position, &Position) -> Option<Ordering>,
     ) -> Verdict {
         if let Some(at_start) = self.at_start.take() {
-            return self.compare_with_start(at_start.as_ref(), target);
+            return self.compare_with_start(at_start.as_ref(), target, order);
         }
         self.skip = None;
         let Some(target) = target else {
@@ -126,12 +126,21 @@ impl Standing {
         }
     }
 
-    fn compare_with_start(&mut self, at_start: Option<&Held>, target: Option<&Held>) -> Verdict {
+    fn compare_with_start(
+        &mut self,
+        at_start: Option<&Held>,
+        target: Option<&Held>,
+        order: impl FnOnce(&Position, &Position) -> Option<Ordering>,
+    ) -> Verdict {
         if at_start != target {
             return Verdict::BeginAgain(moved(Class::Retry));
         }
         let Some(target) = target else { return Verdict::GoOn(0) };
         self.is_begun = true;
+        if order(&target.position, &self.from) == Some(Ordering::Less) {
+            // Nothing for it lies between: the checkpoint knew.
+            self.from.clone_from(&target.position);
+        }
         if target.position != self.from {
             // The start lies before what is held here, because another sink needs it.
             self.hold(target, None);

@@ -69,6 +69,21 @@ fn the_start_is_behind_the_target() {
 }
 
 #[test]
+fn the_start_is_beyond_the_target_and_nothing_lies_between() {
+    let mut standing = Standing::new(place(7), Some(held(5, 50)));
+    assert!(matches!(standing.compare(Some(&held(5, 50)), again(&[Some(8)]), by_number), Verdict::GoOn(0)));
+    assert_eq!(skip(&mut standing, 10, None, true), Ok(Skipped::Nothing));
+    assert!(matches!(standing.compare(Some(&held(5, 50)), again(&[Some(8)]), by_number), Verdict::GoOn(0)));
+    // A chain may have begun the transaction that follows.
+    let mut standing = Standing::new(place(7), Some(inside(5, 53, 3)));
+    assert!(matches!(
+        standing.compare(Some(&inside(5, 53, 3)), again(&[Some(8)]), by_number),
+        Verdict::GoOn(0)
+    ));
+    assert_eq!(skip(&mut standing, 10, Some(2), true), Ok(Skipped::Through(event(53))));
+}
+
+#[test]
 fn an_event_that_does_not_come_again_is_not_waited_for() {
     let mut standing = Standing::new(place(3), Some(held(5, 50)));
     assert!(matches!(standing.compare(Some(&held(5, 50)), again(&[]), by_number), Verdict::GoOn(0)));
