@@ -190,7 +190,9 @@ fn run_seeds(sinks: Sinks, usually: u64, must_happen: &[&str]) {
 #[test]
 fn the_same_seed_is_the_same_run() {
     silence_simulated_panics();
-    for (seed, sinks) in [3, 17, 42].into_iter().flat_map(|n| [(n, Sinks::AtLeastOnce), (n, Sinks::ExactlyOnce)]) {
+    for (seed, sinks) in
+        [3, 17, 42].into_iter().flat_map(|n| [(n, Sinks::AtLeastOnce), (n, Sinks::ExactlyOnce)])
+    {
         let (one, other) = (run(seed, sinks, true), run(seed, sinks, true));
         let parts = one.trace.iter().zip(&other.trace).find(|(a, b)| a != b);
         assert_eq!(parts, None, "seed {seed}");

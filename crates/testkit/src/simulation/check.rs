@@ -67,8 +67,7 @@ impl World {
         if (strict && !is_exact && seq != seq_due) || seq < seq_due {
             wrong.push(format!("batch number {seq} where {seq_due} is due"));
         }
-        let mut due =
-            lacks.or(lane.last.map(|last| last + 1)).or(lane.next).or(of_run.from).unwrap_or(0);
+        let mut due = lacks.or(lane.last.map(|last| last + 1)).or(lane.next).or(of_run.from).unwrap_or(0);
         for event in batch.events() {
             let Some(index) = event_index(event.id()).filter(|i| *i < self.log.len()) else {
                 wrong.push(format!("an event that never was: {}", event.id()));
@@ -394,7 +393,9 @@ impl World {
     pub(super) fn check_given_up(&self, run: usize, sink: usize, given_up: u64) {
         if self.plan.sinks[sink].stores != Stores::Nothing {
             if given_up > 0 {
-                self.violated(format!("run {run} gave up {given_up} events for sink{sink}, which stores positions"));
+                self.violated(format!(
+                    "run {run} gave up {given_up} events for sink{sink}, which stores positions"
+                ));
             }
             return;
         }

@@ -3,9 +3,12 @@
 //! ```text
 //!  transactions   open ── part ── part ── {part, end} ──► commit: all of it, and the position, or nothing
 //!                 a commit that a dead connection left behind lands later, unless `take_over` cancels it or waits for it
-//!  chain          event ► event ► event + end             each for good, naming the number of links before it
-//!                 what a dead connection left behind lands while that number is right: `take_over` adds a link
+//!  chain          event ► event ► event + end             each for good, naming the link before it
+//!                 what a dead connection left behind lands while that is the last link: `take_over` adds one
 //! ```
+//!
+//! A link names the one before, not how many there are: with numbers, of two messages under way the second would fit when
+//! `take_over` has put its link in the first one's place.
 //!
 //! **What is checked, at the moment it happens.** A write continues with the very event that the target lacks; the position
 //! in it, plus what it says to lie behind, is the number of events there. So an event left out, one that comes twice, a
@@ -15,9 +18,9 @@ use super::log::{Log, event_id, event_index, lsn, position};
 use super::plan::Stores;
 use super::rng::Rng;
 use super::world::{Facts, World};
+use deltaforge_core::Position;
 use deltaforge_core::batch::Batch;
 use deltaforge_core::fault::{Class, Fault, Kind};
-use deltaforge_core::Position;
 use deltaforge_core::sink::Held;
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -36,11 +39,14 @@ pub(super) struct ExactTarget {
     next: Option<u64>,
     place: u64,
     inside: u64,
-    /// Links of a chain.
-    links: u64,
+    /// The last link of a chain.
+    link: Link,
     /// Left behind by dead connections, in the order in which it lands.
     under_way: VecDeque<(Duration, Write)>,
 }
+
+/// A link of a chain: who wrote it, and its number among that connection's.
+type Link = (u64, u64);
 
 /// What takes effect in one step.
 #[derive(Clone, Debug)]
@@ -48,8 +54,8 @@ struct Write {
     events: Range<u64>,
     place: u64,
     inside: u64,
-    /// The links before it.
-    link: u64,
+    /// The link before it, and itself.
+    links: [Link; 2],
 }
 
 /// What a connection knows while it writes.
@@ -65,7 +71,7 @@ pub(super) struct Writer {
     staged_from: u64,
     place: u64,
     inside: u64,
-    links: u64,
+    link: Link,
     /// What it wrote was refused.
     fenced: bool,
 }
@@ -79,7 +85,7 @@ impl ExactTarget {
     /// What it lacks in the end.
     pub(super) fn is_incomplete(&self, log: &Log) -> Option<String> {
         let whole = log.bound(self.place) == Some(log.len()) && self.inside == 0;
-        (!whole || self.next != Some(log.len()) || !self.under_way.is_empty())
+        (!whole || self.next != Some(log.len()))
             .then(|| format!("the target holds {self:?}, the log has {} events", log.len()))
     }
 }
@@ -101,7 +107,7 @@ impl Writer {
             staged_from: 0,
             place: 0,
             inside: 0,
-            links: 0,
+            link: (session, 0),
             fenced: false,
         };
         Some(none)
@@ -140,15 +146,16 @@ impl Writer {
             let Some(place) = end else { return Vec::new() };
             let events = self.staged_from..self.written;
             self.staged_from = self.written;
-            return vec![Write { events, place, inside: 0, link: 0 }];
+            return vec![Write { events, place, inside: 0, links: [self.link; 2] }];
         }
         let events = (from..self.written).map(|event| event..event + 1);
         let without_events = batch.is_empty().then_some(from..from);
         let mut writes: Vec<Write> = (events.chain(without_events))
             .map(|events| {
                 self.inside += events.end - events.start;
-                self.links += 1;
-                Write { events, place: self.place, inside: self.inside, link: self.links - 1 }
+                let before = self.link;
+                self.link.1 += 1;
+                Write { events, place: self.place, inside: self.inside, links: [before, self.link] }
             })
             .collect();
         if let (Some(end), Some(last)) = (end, writes.last_mut()) {
@@ -172,7 +179,13 @@ impl Writer {
     }
 
     /// The connection is lost with batches on their way: from the front, some are written, some are still to land.
-    pub(super) fn leave(&mut self, world: &World, sink: usize, batches: Vec<std::sync::Arc<Batch>>, rng: &mut Rng) {
+    pub(super) fn leave(
+        &mut self,
+        world: &World,
+        sink: usize,
+        batches: Vec<std::sync::Arc<Batch>>,
+        rng: &mut Rng,
+    ) {
         world.land(sink);
         let is_mine = self.stores == Stores::Chain || world.facts().exact[sink].owner == self.session;
         let ambiguous = world.plan.sinks[sink].ambiguous_per_mille;
@@ -231,10 +244,10 @@ impl World {
         let origin = facts.origin.unwrap_or(0);
         let Facts { exact, targets, acknowledged, .. } = &mut *facts;
         let (exact, target) = (&mut exact[sink], &mut targets[sink]);
-        if stores == Stores::Chain && write.link != exact.links {
+        if stores == Stores::Chain && write.links[0] != exact.link {
             return false;
         }
-        exact.links += 1;
+        exact.link = write.links[1];
         let due = exact.next.unwrap_or(origin);
         let mut wrong = Vec::new();
         if write.events.start != due {
@@ -275,7 +288,13 @@ impl World {
         let mut facts = self.facts();
         let saved = facts.saved.map(|(lsn, _)| lsn);
         let sinks = (0..self.plan.sinks.len()).filter(|sink| self.plan.must_reach(*sink));
-        let needs = |sink: usize| facts.runs[run].lanes[sink].recovered.or(saved);
+        // What lies between what a target holds and the checkpoint may be places without events.
+        let is_nothing =
+            |held: u64, saved: u64| held < saved && self.log.bound(held) == self.log.bound(saved);
+        let needs = |sink: usize| match (facts.runs[run].lanes[sink].recovered, saved) {
+            (Some(held), Some(saved)) if is_nothing(held, saved) => Some(saved),
+            (held, saved) => held.or(saved),
+        };
         let needs: Vec<Option<u64>> = sinks.map(needs).collect();
         let due = needs.iter().flatten().min().copied();
         let is_right = due == Some(place) && !needs.contains(&None);
@@ -365,7 +384,7 @@ impl Writer {
         let target = &mut facts.exact[sink];
         (target.owner, target.owner_run) = (self.session, Some(run));
         if self.stores == Stores::Chain {
-            target.links += 1;
+            target.link = self.link;
         }
         target.under_way.back().map(|(at, _)| *at)
     }
@@ -377,7 +396,7 @@ impl Writer {
         let held = target.held();
         self.lacks = target.next.unwrap_or(origin);
         (self.written, self.staged_from) = (self.lacks, self.lacks);
-        (self.place, self.inside, self.links) = (target.place, target.inside, target.links);
+        (self.place, self.inside) = (target.place, target.inside);
         if held.is_none() {
             self.place = lsn(from).unwrap_or(0);
         }

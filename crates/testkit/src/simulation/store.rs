@@ -53,6 +53,13 @@ impl SimStore {
 
     /// Makes a call with a fate: late, twice as late, in vain, or in effect without an answer.
     async fn call<T>(&self, what: &str, call: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        self.world.facts().runs[self.run].awaits_store = true;
+        let done = self.make(what, call).await;
+        self.world.facts().runs[self.run].awaits_store = false;
+        done
+    }
+
+    async fn make<T>(&self, what: &str, call: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
         let fate = self.fate();
         tokio::time::sleep(fate.before).await;
         if fate.fails == Some(false) {

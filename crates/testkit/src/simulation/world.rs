@@ -104,6 +104,8 @@ pub(super) struct Run {
     pub(super) deliveries: u64,
     pub(super) acknowledgements: u64,
     pub(super) saves: u64,
+    /// The store has not answered it.
+    pub(super) awaits_store: bool,
     /// Its source has nothing for it until then.
     pub(super) silent_until: Duration,
     /// Source sessions that broke.
