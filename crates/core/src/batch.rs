@@ -536,6 +536,11 @@ impl BatchBuilder {
         self.moved = true;
     }
 
+    /// Whether a part of the open transaction is in an earlier batch.
+    pub fn is_inside_cut(&self) -> bool {
+        self.open.is_some() && self.cut_of_open > 0
+    }
+
     /// Drops what the source gave of a transaction that has not ended: it is about to be read again, from its start. Its events
     /// in earlier batches come again, too, unless transactions need not be kept whole.
     pub fn rollback(&mut self) {

@@ -259,7 +259,7 @@ impl Running {
     fn note_acknowledged(&mut self, job: &Job) {
         if let Some(standing) = &mut self.standing {
             let end = job.batch.end().map(|end| &end.position);
-            standing.acknowledged(end, job.batch.len() as u64, job.batch.last_id());
+            standing.acknowledged(end, job.batch.len() as u64);
         }
     }
 

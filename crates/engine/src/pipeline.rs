@@ -36,7 +36,7 @@ use deltaforge_core::schema::SchemaLog;
 use deltaforge_core::sink::{Held, SinkContext};
 use deltaforge_core::source::{Fill, Opened, Source, SourceContext, SourceStats};
 use deltaforge_core::task::spawn;
-use deltaforge_core::{Batch, Checkpoint, Class, Fault, Released, clock};
+use deltaforge_core::{Batch, Checkpoint, Class, Fault, Position, Released, clock};
 use futures_util::future::BoxFuture;
 use measure::Measure;
 use saving::{Saving, Taken};
@@ -220,6 +220,8 @@ struct Loop {
     beginnings: u32,
     /// What the targets of exactly-once sinks held when the start was chosen, until their lanes are told.
     held_at_start: Vec<Option<Held>>,
+    /// By sink: the position that its target stores, as far as it has acknowledged; none for a target that stores none.
+    stored: Vec<Option<Position>>,
     /// Failed attempts to open the source, or breaks, since it last gave something.
     source_attempts: u32,
     builder: BatchBuilder,
@@ -292,6 +294,7 @@ impl Loop {
         Loop {
             beginnings: attempts,
             held_at_start: Vec::new(),
+            stored: vec![None; spec.sinks.len()],
             saving: Saving::new(store, lease.epoch),
             spec,
             metrics,
@@ -381,7 +384,7 @@ impl Loop {
 
     fn wake_at(&self) -> Instant {
         let mut at = self.measure.next_tick();
-        if let Some(save_at) = self.saving.due(&self.progress) {
+        if let Some(save_at) = self.save_due() {
             at = at.min(save_at);
         }
         // Without something to cut the moment would pass again and again, at once.
@@ -495,6 +498,7 @@ impl Loop {
     /// The connection is gone: the open transaction will be read again, from its start.
     fn source_broke(&mut self, fault: Fault) -> Result<(), Failure> {
         self.metrics.source_error(fault.kind_of());
+        let has_cut = self.builder.is_inside_cut();
         self.builder.rollback();
         // What is whole came before the break, and nothing follows it for now.
         self.idle = true;
@@ -504,6 +508,10 @@ impl Loop {
         if !fault.is_retry() || !retry.allows_another(self.source_attempts) {
             self.reading = Reading::Ended;
             return Err(Failure::of(fault, SOURCE));
+        }
+        if has_cut && self.is_exact() {
+            // Parts that come again would join those that such a target has of the same transaction.
+            return Err(Failure { begin_again: true, ..Failure::of(fault, SOURCE) });
         }
         let pause = retry.pause(self.source_attempts, random());
         tracing::warn!(
@@ -546,6 +554,10 @@ impl Loop {
                 {
                     let since_commit = (clock::unix_micros() - ts_us).max(0) as u64;
                     counted.end_to_end(Duration::from_micros(since_commit));
+                }
+                let end = self.held.iter().find(|h| h.seq == seq).and_then(|h| h.batch.end());
+                if let (Some(end), true) = (end, plan.exactly_once()) {
+                    self.stored[sink] = Some(end.position.clone());
                 }
                 self.measure.delivered_ms[sink] = clock::unix_millis();
                 self.beginnings = 0;
@@ -626,7 +638,7 @@ impl Loop {
         // With a store that cannot be written nothing would ever be released: delivering on would only grow the replay. And
         // before the very first place is saved, a crash would make the next start choose another one, past what it missed.
         let can_save = self.progress.last_saved().is_some() && !self.troubles.contains_key(STATE);
-        can_save && self.progress.in_flight() < self.spec.batch.max_inflight
+        can_save && !self.awaits_schemas() && self.progress.in_flight() < self.spec.batch.max_inflight
     }
 
     /// Hands what is due to the lanes; true when there was something.
@@ -698,7 +710,7 @@ impl Loop {
             && self.progress.in_flight() == 0
             && !self.builder.can_cut()
             && !self.saving.is_running()
-            && self.progress.unsaved().is_none()
+            && self.save_due().is_none()
     }
 
     /// Closes everything. After a failure what is safe is saved first, once, unless another owner has taken over.

@@ -56,9 +56,11 @@ impl Saving {
         self.task.is_some()
     }
 
-    /// When the next save is due; `None` when there is nothing to save or one is running.
-    pub(super) fn due(&self, progress: &Progress) -> Option<Instant> {
-        (self.task.is_none() && progress.unsaved().is_some()).then_some(self.not_before)
+    /// When the next save is due; `None` when there is nothing to save or one is running. Schemas that batches wait for are
+    /// saved at once.
+    pub(super) fn due(&self, progress: &Progress, schemas: bool) -> Option<Instant> {
+        let at = if schemas && self.failed == 0 { self.begun } else { self.not_before };
+        (self.task.is_none() && (schemas || progress.unsaved().is_some())).then_some(at)
     }
 
     /// Waits for the running save; pends when there is none. Cancel-safe.
@@ -159,21 +161,29 @@ pub(super) async fn obeying<T>(
 impl Loop {
     /// Starts a save when one is due.
     pub(super) fn save_what_is_due(&mut self) {
-        if self.saving.due(&self.progress).is_some_and(|at| at <= Instant::now()) {
+        if self.save_due().is_some_and(|at| at <= Instant::now()) {
             self.start_save();
         }
     }
 
+    pub(super) fn save_due(&self) -> Option<Instant> {
+        self.saving.due(&self.progress, self.awaits_schemas())
+    }
+
+    /// Batches wait for schemas to be saved: where a target is ahead of the checkpoint, the next start reads on from there, and
+    /// would not meet again what is not stored.
+    pub(super) fn awaits_schemas(&self) -> bool {
+        self.is_exact() && self.progress.last_saved().is_some() && self.schemas.has_unsaved()
+    }
+
     fn start_save(&mut self) {
-        let Some(end) = self.progress.unsaved().cloned() else { return };
+        let Some(end) = self.progress.unsaved().or(self.progress.last_saved()).cloned() else { return };
         let now_ms = clock::unix_millis();
         let sink_progress = |(sink, plan): (usize, &Arc<dyn deltaforge_core::sink::SinkPlan>)| {
-            let end = self.progress.sink_end(sink)?;
-            Some(SinkProgress {
-                sink: plan.id().into(),
-                position: end.position.clone(),
-                delivered_ms: now_ms,
-            })
+            // What a target stores is told from what the pipeline read since, which held nothing for it.
+            let stored = self.stored[sink].clone();
+            let position = stored.or_else(|| Some(self.progress.sink_end(sink)?.position.clone()))?;
+            Some(SinkProgress { sink: plan.id().into(), position, delivered_ms: now_ms })
         };
         let checkpoint = Checkpoint {
             source_id: self.spec.source.id().into(),
