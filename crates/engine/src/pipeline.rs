@@ -20,6 +20,7 @@
 mod measure;
 mod resume;
 mod saving;
+mod sinks;
 
 use crate::handle::{Command, Handle};
 use crate::lane::{Lane, LaneNews, LaneReport, LaneSettings, random};
@@ -40,6 +41,7 @@ use deltaforge_core::{Batch, Checkpoint, Class, Fault, Position, Released, clock
 use futures_util::future::BoxFuture;
 use measure::Measure;
 use saving::{Saving, Taken};
+use sinks::SinkView;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -230,6 +232,8 @@ struct Loop {
     /// When the oldest event in the builder came.
     first_event_at: Option<Instant>,
     lanes: Vec<Lane>,
+    /// How far each of them has come.
+    sinks: Vec<SinkView>,
     reports: mpsc::Receiver<LaneReport>,
     progress: Progress,
     /// Oldest first.
@@ -290,6 +294,9 @@ impl Loop {
             })
             .collect();
         let measure = Measure::new(&spec, metrics.clone());
+        let ids: Vec<_> =
+            spec.sinks.iter().enumerate().map(|(sink, plan)| (plan.id(), progress.waits_for(sink))).collect();
+        let sinks = SinkView::all(&ids, resume);
         let standings = resume::Standings::new(&spec.sinks, lease.checkpoint);
         Loop {
             beginnings: attempts,
@@ -307,6 +314,7 @@ impl Loop {
             idle: false,
             first_event_at: None,
             lanes,
+            sinks,
             reports,
             progress,
             held: VecDeque::new(),
@@ -538,7 +546,7 @@ impl Loop {
             // says ready between two failures would lie.
             LaneNews::Connected { .. } if self.progress.pending(sink) > 0 => {}
             LaneNews::Connected { held } => {
-                if std::mem::replace(&mut self.measure.connected[sink], true) {
+                if std::mem::replace(&mut self.sinks[sink].connected, true) {
                     counted.reconnected();
                 }
                 self.clear_trouble(&id);
@@ -559,7 +567,7 @@ impl Loop {
                 if let (Some(end), true) = (end, plan.exactly_once()) {
                     self.stored[sink] = Some(end.position.clone());
                 }
-                self.measure.delivered_ms[sink] = clock::unix_millis();
+                self.sinks[sink].delivered(seq);
                 self.beginnings = 0;
                 self.clear_trouble(&id);
                 let settled = self.progress.delivered(sink, seq);
@@ -567,10 +575,14 @@ impl Loop {
             }
             LaneNews::GivenUp { seq, events } => {
                 counted.given_up(events);
+                self.sinks[sink].given_up(seq, events);
                 let settled = self.progress.given_up(sink, seq);
                 self.settled(&settled);
             }
-            LaneNews::EventGivenUp => counted.given_up(1),
+            LaneNews::EventGivenUp => {
+                counted.given_up(1);
+                self.sinks[sink].event_given_up();
+            }
             LaneNews::Troubled { fault, attempt, pause } => {
                 counted.failed(fault.kind_of());
                 counted.retried();
@@ -688,6 +700,7 @@ impl Loop {
             let wanted = !crowded || lane.waiting() < self.progress.in_flight();
             let job = crate::lane::Job { seq, batch: batch.clone() };
             if wanted && lane.send(job) {
+                self.sinks[sink].given(seq, &batch);
                 continue;
             }
             // A lane that the policy waits for has room for all batches in flight; if it has ended, its report is on the way.
@@ -697,6 +710,7 @@ impl Loop {
                 if let Some(counted) = self.metrics.sink(sink) {
                     counted.given_up(events);
                 }
+                self.sinks[sink].passed_over(events, batch.end().map(|end| &end.position));
                 self.progress.given_up(sink, seq);
             }
         }
@@ -767,8 +781,10 @@ impl Loop {
         let trouble = held_up.or_else(|| self.stopped_tables());
         let open = matches!(self.reading, Reading::Open(_));
         let note = self.stats.current_note();
+        let sinks = self.sink_statuses();
         self.said.send_if_modified(|status| {
             let before = status.clone();
+            status.sinks = sinks;
             status.state = if mode == Mode::Paused { State::Paused } else { State::Running };
             status.phase = match mode {
                 Mode::Paused => Phase::Idle,

@@ -4,7 +4,7 @@ use super::{Command, Failure, Loop, Mode, STATE, is_final};
 use crate::progress::Progress;
 use crate::spec::PipelineSpec;
 use crate::status::{Phase, State, Status, Trouble};
-use deltaforge_core::checkpoint::{Checkpoint, Lease, SinkProgress, StateStore};
+use deltaforge_core::checkpoint::{Checkpoint, Lease, StateStore};
 use deltaforge_core::config::RetryPolicy;
 use deltaforge_core::metrics::{Stage, Trigger};
 use deltaforge_core::position::{End, Epoch};
@@ -179,12 +179,6 @@ impl Loop {
     fn start_save(&mut self) {
         let Some(end) = self.progress.unsaved().or(self.progress.last_saved()).cloned() else { return };
         let now_ms = clock::unix_millis();
-        let sink_progress = |(sink, plan): (usize, &Arc<dyn deltaforge_core::sink::SinkPlan>)| {
-            // What a target stores is told from what the pipeline read since, which held nothing for it.
-            let stored = self.stored[sink].clone();
-            let position = stored.or_else(|| Some(self.progress.sink_end(sink)?.position.clone()))?;
-            Some(SinkProgress { sink: plan.id().into(), position, delivered_ms: now_ms })
-        };
         let checkpoint = Checkpoint {
             source_id: self.spec.source.id().into(),
             pipeline: self.spec.name.clone(),
@@ -192,7 +186,7 @@ impl Loop {
             events_done: end.events_done,
             version: 0,
             saved_ms: now_ms,
-            sinks: self.spec.sinks.iter().enumerate().filter_map(sink_progress).collect(),
+            sinks: self.sink_progress(),
         };
         let (store, epoch) = (self.saving.store.clone(), self.saving.epoch);
         let schemas = self.schemas.unsaved();
