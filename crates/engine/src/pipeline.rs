@@ -232,6 +232,8 @@ struct Loop {
     /// When the oldest event in the builder came.
     first_event_at: Option<Instant>,
     lanes: Vec<Lane>,
+    /// Some of the sinks make the same payloads.
+    shares_encoding: bool,
     /// How far each of them has come.
     sinks: Vec<SinkView>,
     reports: mpsc::Receiver<LaneReport>,
@@ -272,7 +274,14 @@ impl Loop {
         let (releaser, released) = Released::new(resume.map(|c| c.position.clone()));
         said.send_modify(|status| status.checkpoint = resume.cloned());
         let (report_to, reports) = mpsc::channel(64);
+        let encodings: Vec<_> = spec.sinks.iter().map(|plan| plan.encoding()).collect();
+        let shares = |sink: usize| {
+            let alike = |other: &&Option<String>| other.is_some() && **other == encodings[sink];
+            encodings.iter().filter(alike).count() > 1
+        };
+        let shares_encoding = (0..spec.sinks.len()).any(shares);
         let context = |sink| SinkContext {
+            shares_encoding: shares(sink),
             pipeline: spec.name.clone(),
             tenant: spec.tenant.clone(),
             source: spec.source.info().clone(),
@@ -314,6 +323,7 @@ impl Loop {
             idle: false,
             first_event_at: None,
             lanes,
+            shares_encoding,
             sinks,
             reports,
             progress,
@@ -689,7 +699,10 @@ impl Loop {
         let events = batch.len() as u64;
         let trigger = if batch.end().is_none() { Trigger::TxPart } else { trigger };
         self.measure.cut(&batch);
-        let (bytes, first_ts_us) = (batch.memory_bytes() as u64, batch.first_ts_us().unwrap_or(0));
+        // Texts that sinks share live as long as the batch.
+        let texts = if self.shares_encoding { batch.estimated_bytes() } else { 0 };
+        let bytes = (batch.memory_bytes() + texts) as u64;
+        let first_ts_us = batch.first_ts_us().unwrap_or(0);
         let seq = self.progress.cut(events, first_ts_us, batch.end().cloned());
         self.measure.last_seq = seq.0;
         let batch = Arc::new(batch);
