@@ -167,10 +167,12 @@ impl Standing {
         is_beyond: impl FnOnce(&Position) -> bool,
     ) -> Result<Skipped, Fault> {
         let Some(skip) = &mut self.skip else { return Ok(Skipped::Nothing) };
-        if at(skip.event).is_some() {
+        if let Some(index) = at(skip.event) {
             let event = skip.event;
+            // Its batch may have ended behind an idle place that was read later than this one ends: what is held covers it.
+            let is_whole = index as u64 + 1 == events && !is_beyond(&skip.position);
             self.skip = None;
-            return Ok(Skipped::Through(event));
+            return Ok(if is_whole { Skipped::Whole } else { Skipped::Through(event) });
         }
         match &mut skip.left {
             Some(left) if *left > events => *left -= events,
