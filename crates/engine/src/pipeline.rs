@@ -235,6 +235,8 @@ struct Loop {
     held_at_start: Vec<Option<Held>>,
     /// By sink: the position that its target stores, as far as it has acknowledged; none for a target that stores none.
     stored: Vec<Option<Position>>,
+    /// By sink: its target holds events behind that position, and the batch with the last of them has not come.
+    is_inside: Vec<bool>,
     /// Failed attempts to open the source, or breaks, since it last gave something.
     source_attempts: u32,
     builder: BatchBuilder,
@@ -322,6 +324,7 @@ impl Loop {
             beginnings: attempts,
             held_at_start: Vec::new(),
             stored: vec![None; spec.sinks.len()],
+            is_inside: vec![false; spec.sinks.len()],
             saving: Saving::new(store, lease.epoch),
             spec,
             metrics,
@@ -576,7 +579,7 @@ impl Loop {
                     self.begin_if_known()?;
                 }
             }
-            LaneNews::Delivered { seq, events, bytes, took } => {
+            LaneNews::Delivered { seq, events, bytes, took, stored } => {
                 counted.batch_delivered(events, bytes, took);
                 if let Some(ts_us) =
                     self.held.iter().find(|h| h.seq == seq).and_then(|h| h.batch.first_ts_us())
@@ -585,8 +588,9 @@ impl Loop {
                     counted.end_to_end(Duration::from_micros(since_commit));
                 }
                 let end = self.held.iter().find(|h| h.seq == seq).and_then(|h| h.batch.end());
-                if let (Some(end), true) = (end, plan.exactly_once()) {
+                if let (Some(end), true, true) = (end, stored, plan.exactly_once()) {
                     self.stored[sink] = Some(end.position.clone());
+                    self.is_inside[sink] = false;
                 }
                 self.sinks[sink].delivered(seq);
                 self.beginnings = 0;

@@ -27,6 +27,8 @@ pub(super) struct Standing {
     at_start: Option<Option<Held>>,
     /// The target has held a position.
     is_begun: bool,
+    /// What the target held at the start, where that lies behind `from`: it holds that until something is delivered.
+    ahead: Option<Position>,
     /// Events of acknowledged parts of a transaction that goes on.
     staged: u64,
     skip: Option<Skip>,
@@ -73,7 +75,7 @@ pub(super) enum Skipped {
 impl Standing {
     /// `from` is where the pipeline starts, `at_start` what the sink said then.
     pub(super) fn new(from: Position, at_start: Option<Held>) -> Standing {
-        Standing { from, at_start: Some(at_start), is_begun: false, staged: 0, skip: None }
+        Standing { from, at_start: Some(at_start), is_begun: false, ahead: None, staged: 0, skip: None }
     }
 
     /// The last whole position, as the lane knows it.
@@ -119,6 +121,10 @@ impl Standing {
                 }
                 Verdict::GoOn(index + 1)
             }
+            None if self.ahead.as_ref() == Some(&target.position) => {
+                self.hold(target, None);
+                Verdict::GoOn(0)
+            }
             None if order(&target.position, &self.from) == Some(Ordering::Less) => {
                 Verdict::BeginAgain(target_lost(&target.position, &self.from))
             }
@@ -143,6 +149,7 @@ impl Standing {
         }
         if target.position != self.from {
             // The start lies before what is held here, because another sink needs it.
+            self.ahead = Some(target.position.clone());
             self.hold(target, None);
         } else if target.inside > 0 {
             self.hold(target, Some(target.inside));
@@ -167,12 +174,10 @@ impl Standing {
         is_beyond: impl FnOnce(&Position) -> bool,
     ) -> Result<Skipped, Fault> {
         let Some(skip) = &mut self.skip else { return Ok(Skipped::Nothing) };
-        if let Some(index) = at(skip.event) {
-            let event = skip.event;
-            // Its batch may have ended behind an idle place that was read later than this one ends: what is held covers it.
-            let is_whole = index as u64 + 1 == events && !is_beyond(&skip.position);
+        if at(skip.event).is_some() {
+            let (event, is_last) = (skip.event, skip.inside == 0 && !is_beyond(&skip.position));
             self.skip = None;
-            return Ok(if is_whole { Skipped::Whole } else { Skipped::Through(event) });
+            return Ok(if is_last { Skipped::Whole } else { Skipped::Through(event) });
         }
         match &mut skip.left {
             Some(left) if *left > events => *left -= events,

@@ -1,7 +1,6 @@
 //! Saving checkpoints: one at a time, in its own task, grouped; and only then releasing.
 
 use super::{Command, Failure, Loop, Mode, STATE, is_final};
-use crate::progress::Progress;
 use crate::spec::PipelineSpec;
 use crate::status::{Phase, State, Status, Trouble};
 use deltaforge_core::checkpoint::{Checkpoint, Lease, StateStore};
@@ -58,9 +57,9 @@ impl Saving {
 
     /// When the next save is due; `None` when there is nothing to save or one is running. Schemas that batches wait for are
     /// saved at once.
-    pub(super) fn due(&self, progress: &Progress, schemas: bool) -> Option<Instant> {
+    fn due(&self, unsaved: bool, schemas: bool) -> Option<Instant> {
         let at = if schemas && self.failed == 0 { self.begun } else { self.not_before };
-        (self.task.is_none() && (schemas || progress.unsaved().is_some())).then_some(at)
+        (self.task.is_none() && (schemas || unsaved)).then_some(at)
     }
 
     /// Waits for the running save; pends when there is none. Cancel-safe.
@@ -167,7 +166,13 @@ impl Loop {
     }
 
     pub(super) fn save_due(&self) -> Option<Instant> {
-        self.saving.due(&self.progress, self.awaits_schemas())
+        self.saving.due(self.unsaved().is_some(), self.awaits_schemas())
+    }
+
+    /// What may be saved and is not. The place of the start always may.
+    fn unsaved(&self) -> Option<&End> {
+        let may_save = self.progress.last_saved().is_none() || !self.is_inside.contains(&true);
+        self.progress.unsaved().filter(|_| may_save)
     }
 
     /// Batches wait for schemas to be saved: where a target is ahead of the checkpoint, the next start reads on from there, and
@@ -177,7 +182,7 @@ impl Loop {
     }
 
     fn start_save(&mut self) {
-        let Some(end) = self.progress.unsaved().or(self.progress.last_saved()).cloned() else { return };
+        let Some(end) = self.unsaved().or(self.progress.last_saved()).cloned() else { return };
         let now_ms = clock::unix_millis();
         let checkpoint = Checkpoint {
             source_id: self.spec.source.id().into(),
@@ -252,7 +257,7 @@ impl Loop {
             let saved = self.saving.ended().await;
             let _failed_already = self.take_saved(saved);
         }
-        if self.progress.unsaved().is_some() && !self.troubles.contains_key(STATE) {
+        if self.unsaved().is_some() && !self.troubles.contains_key(STATE) {
             self.start_save();
             let saved = self.saving.ended().await;
             let _failed_already = self.take_saved(saved);
