@@ -9,7 +9,8 @@ use deltaforge_core::metrics::{Stage, Trigger};
 use deltaforge_core::position::{End, Epoch};
 use deltaforge_core::schema::SchemaLog;
 use deltaforge_core::task::{Task, spawn};
-use deltaforge_core::{Fault, clock};
+use deltaforge_core::{Fault, Position, clock};
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -169,10 +170,17 @@ impl Loop {
         self.saving.due(self.unsaved().is_some(), self.awaits_schemas())
     }
 
-    /// What may be saved and is not. The place of the start always may.
+    /// What may be saved and is not. The place of the start always may, and nothing behind the position of a target that is
+    /// still inside a batch.
     fn unsaved(&self) -> Option<&End> {
-        let may_save = self.progress.last_saved().is_none() || !self.is_inside.contains(&true);
-        self.progress.unsaved().filter(|_| may_save)
+        let end = self.progress.unsaved()?;
+        let source = &self.spec.source;
+        let is_behind = |(is_inside, stored): (&bool, &Option<Position>)| {
+            let order = stored.as_ref().and_then(|stored| source.compare(&end.position, stored));
+            *is_inside && !matches!(order, Some(Ordering::Less | Ordering::Equal))
+        };
+        let is_start = self.progress.last_saved().is_none();
+        (is_start || !self.is_inside.iter().zip(&self.stored).any(is_behind)).then_some(end)
     }
 
     /// Batches wait for schemas to be saved: where a target is ahead of the checkpoint, the next start reads on from there, and
