@@ -9,7 +9,8 @@ use deltaforge_core::metrics::{Stage, Trigger};
 use deltaforge_core::position::{End, Epoch};
 use deltaforge_core::schema::SchemaLog;
 use deltaforge_core::task::{Task, spawn};
-use deltaforge_core::{Fault, clock};
+use deltaforge_core::{Fault, Position, clock};
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -169,10 +170,15 @@ impl Loop {
         self.saving.due(self.unsaved().is_some(), self.awaits_schemas())
     }
 
-    /// What may be saved and is not. The place of the start always may.
+    /// What may be saved and is not: nothing behind the position from which a target counts what it holds.
     fn unsaved(&self) -> Option<&End> {
-        let may_save = self.progress.last_saved().is_none() || !self.is_inside.contains(&true);
-        self.progress.unsaved().filter(|_| may_save)
+        let mut counts_from =
+            self.stored.iter().zip(&self.is_inside).filter(|(_, is)| **is).map(|(from, _)| from);
+        let is_behind = |end: &End, from: &Option<Position>| {
+            let order = from.as_ref().map(|from| self.spec.source.compare(&end.position, from));
+            !matches!(order, Some(Some(Ordering::Less | Ordering::Equal)))
+        };
+        self.progress.unsaved().filter(|end| !counts_from.any(|from| is_behind(end, from)))
     }
 
     /// Batches wait for schemas to be saved: where a target is ahead of the checkpoint, the next start reads on from there, and
