@@ -18,7 +18,7 @@ use deltaforge_core::position::{BatchSeq, Epoch, Position};
 use deltaforge_core::sink::{Delivered, Delivery, Held, Receipt, Sink, SinkContext, SinkPlan};
 use deltaforge_core::source::SourcePlan;
 use deltaforge_core::task::{Task, spawn};
-use deltaforge_core::{Class, Fault};
+use deltaforge_core::{Class, Fault, failpoint};
 use futures_util::FutureExt;
 use standing::{Skipped, Standing, Verdict, Waiting};
 use std::cmp::Ordering;
@@ -252,6 +252,9 @@ impl Running {
         let Some(Sent { job, at, stored, .. }) = self.sent.pop_front() else { return Ok(()) };
         self.attempts = 0;
         self.note_acknowledged(&job);
+        if self.exactly_once {
+            failpoint::pass(failpoint::ACKNOWLEDGED);
+        }
         let (events, took) = (job.batch.len() as u64, at.elapsed());
         self.report(LaneNews::Delivered { seq: job.seq, events, bytes: delivered.bytes, took, stored }).await
     }

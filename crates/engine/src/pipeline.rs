@@ -20,6 +20,7 @@
 mod measure;
 mod resume;
 mod saving;
+mod sinks;
 
 use crate::handle::{Command, Handle};
 use crate::lane::{Lane, LaneNews, LaneReport, LaneSettings, random};
@@ -40,6 +41,7 @@ use deltaforge_core::{Batch, Checkpoint, Class, Fault, Position, Released, clock
 use futures_util::future::BoxFuture;
 use measure::Measure;
 use saving::{Saving, Taken};
+use sinks::SinkView;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,6 +57,9 @@ const STALLED_AFTER: Duration = Duration::from_secs(4);
 
 /// How long a pipeline that fails waits for its last save.
 const LAST_SAVE: Duration = Duration::from_secs(5);
+
+/// The rank of a sink's trouble that holds nobody up.
+const UNWAITED: u8 = 3;
 
 /// The component name of the source in troubles.
 const SOURCE: &str = "source";
@@ -88,6 +93,8 @@ async fn run(
     let name = spec.name.clone();
     tracing::info!(pipeline = name, "starting");
     let mut beginnings = Beginnings::new(memory, commands);
+    // Why a pipeline that was stopped has not delivered all that it had read.
+    let mut undelivered = None;
     let ended = loop {
         let commands = &mut beginnings.commands;
         let taken = match saving::take_over(&spec, store.as_ref(), commands, &said, beginnings.mode).await {
@@ -99,10 +106,16 @@ async fn run(
             Loop::new(spec.clone(), store.clone(), metrics.clone(), said.clone(), taken, beginnings);
         let ended = running.run().await;
         match ended {
-            Err(failure) if failure.begin_again => match Box::pin(running.begin_again(failure)).await {
-                Some(again) => beginnings = again,
-                None => break Ok(()),
-            },
+            Err(failure) if failure.begin_again => {
+                let trouble = Trouble::of(&failure.fault, &failure.component);
+                match Box::pin(running.begin_again(failure)).await {
+                    Some(again) => beginnings = again,
+                    None => {
+                        undelivered = Some(trouble);
+                        break Ok(());
+                    }
+                }
+            }
             ended => {
                 if let Err(Failure { fault, component, .. }) = &ended {
                     // Closing may take a while, and says by then what it closes for; not that it would try again.
@@ -129,7 +142,7 @@ async fn run(
         status.state = state;
         status.phase = Phase::Idle;
         status.note = None;
-        status.trouble = ended.err().map(|f| Trouble::of(&f.fault, &f.component));
+        status.trouble = ended.err().map(|f| Trouble::of(&f.fault, &f.component)).or(undelivered);
     });
 }
 
@@ -232,6 +245,10 @@ struct Loop {
     /// When the oldest event in the builder came.
     first_event_at: Option<Instant>,
     lanes: Vec<Lane>,
+    /// Some of the sinks make the same payloads.
+    shares_encoding: bool,
+    /// How far each of them has come.
+    sinks: Vec<SinkView>,
     reports: mpsc::Receiver<LaneReport>,
     progress: Progress,
     /// Oldest first.
@@ -270,7 +287,14 @@ impl Loop {
         let (releaser, released) = Released::new(resume.map(|c| c.position.clone()));
         said.send_modify(|status| status.checkpoint = resume.cloned());
         let (report_to, reports) = mpsc::channel(64);
+        let encodings: Vec<_> = spec.sinks.iter().map(|plan| plan.encoding()).collect();
+        let shares = |sink: usize| {
+            let alike = |other: &&Option<String>| other.is_some() && **other == encodings[sink];
+            encodings.iter().filter(alike).count() > 1
+        };
+        let shares_encoding = (0..spec.sinks.len()).any(shares);
         let context = |sink| SinkContext {
+            shares_encoding: shares(sink),
             pipeline: spec.name.clone(),
             tenant: spec.tenant.clone(),
             source: spec.source.info().clone(),
@@ -292,6 +316,9 @@ impl Loop {
             })
             .collect();
         let measure = Measure::new(&spec, metrics.clone());
+        let ids: Vec<_> =
+            spec.sinks.iter().enumerate().map(|(sink, plan)| (plan.id(), progress.waits_for(sink))).collect();
+        let sinks = SinkView::all(&ids, resume);
         let standings = resume::Standings::new(&spec.sinks, lease.checkpoint);
         Loop {
             beginnings: attempts,
@@ -310,6 +337,8 @@ impl Loop {
             idle: false,
             first_event_at: None,
             lanes,
+            shares_encoding,
+            sinks,
             reports,
             progress,
             held: VecDeque::new(),
@@ -541,7 +570,7 @@ impl Loop {
             // says ready between two failures would lie.
             LaneNews::Connected { .. } if self.progress.pending(sink) > 0 => {}
             LaneNews::Connected { held } => {
-                if std::mem::replace(&mut self.measure.connected[sink], true) {
+                if std::mem::replace(&mut self.sinks[sink].connected, true) {
                     counted.reconnected();
                 }
                 self.clear_trouble(&id);
@@ -563,7 +592,7 @@ impl Loop {
                     self.stored[sink] = Some(end.position.clone());
                     self.is_inside[sink] = false;
                 }
-                self.measure.delivered_ms[sink] = clock::unix_millis();
+                self.sinks[sink].delivered(seq);
                 self.beginnings = 0;
                 self.clear_trouble(&id);
                 let settled = self.progress.delivered(sink, seq);
@@ -571,10 +600,14 @@ impl Loop {
             }
             LaneNews::GivenUp { seq, events } => {
                 counted.given_up(events);
+                self.sinks[sink].given_up(seq, events);
                 let settled = self.progress.given_up(sink, seq);
                 self.settled(&settled);
             }
-            LaneNews::EventGivenUp => counted.given_up(1),
+            LaneNews::EventGivenUp => {
+                counted.given_up(1);
+                self.sinks[sink].event_given_up();
+            }
             LaneNews::Troubled { fault, attempt, pause } => {
                 counted.failed(fault.kind_of());
                 counted.retried();
@@ -642,7 +675,25 @@ impl Loop {
         // With a store that cannot be written nothing would ever be released: delivering on would only grow the replay. And
         // before the very first place is saved, a crash would make the next start choose another one, past what it missed.
         let can_save = self.progress.last_saved().is_some() && !self.troubles.contains_key(STATE);
-        can_save && !self.awaits_schemas() && self.progress.in_flight() < self.spec.batch.max_inflight
+        can_save && (self.progress.in_flight() < self.spec.batch.max_inflight || self.others_may_go_on())
+    }
+
+    /// A sink that is away holds up the checkpoint and nothing else: the others go on as far as memory keeps for it what they
+    /// get. One that is merely slow keeps everybody at its pace, so that a crash brings little again.
+    fn others_may_go_on(&self) -> bool {
+        let is_free = |sink: usize| self.progress.pending(sink) < self.spec.batch.max_inflight;
+        let is_away = |sink: usize| self.troubles.contains_key(self.spec.sinks[sink].id());
+        let mut waited_for = (0..self.lanes.len()).filter(|sink| self.progress.waits_for(*sink));
+        self.lanes.len() > 1
+            && self.progress.in_flight() < BACKLOG
+            && !self.is_crowded()
+            && waited_for.clone().any(is_free)
+            && waited_for.all(|sink| is_free(sink) || is_away(sink))
+    }
+
+    /// What sinks that have fallen behind hold fills half of the memory.
+    fn is_crowded(&self) -> bool {
+        self.held_bytes > self.spec.memory_limit / 2 || self.memory.is_exhausted()
     }
 
     /// Hands what is due to the lanes; true when there was something.
@@ -681,17 +732,21 @@ impl Loop {
         let events = batch.len() as u64;
         let trigger = if batch.end().is_none() { Trigger::TxPart } else { trigger };
         self.measure.cut(&batch);
-        let (bytes, first_ts_us) = (batch.memory_bytes() as u64, batch.first_ts_us().unwrap_or(0));
+        // Texts that sinks share live as long as the batch.
+        let texts = if self.shares_encoding { batch.estimated_bytes() } else { 0 };
+        let bytes = (batch.memory_bytes() + texts) as u64;
+        let first_ts_us = batch.first_ts_us().unwrap_or(0);
         let seq = self.progress.cut(events, first_ts_us, batch.end().cloned());
         self.measure.last_seq = seq.0;
         let batch = Arc::new(batch);
         // Batches that are settled and that only slow sinks still hold may fill half of the memory, no more: then a sink that has
         // fallen behind gets nothing new. A sink without which nothing settles cannot fall behind.
-        let crowded = self.held_bytes > self.spec.memory_limit / 2 || self.memory.is_exhausted();
+        let crowded = self.is_crowded();
         for (sink, lane) in self.lanes.iter().enumerate() {
             let wanted = !crowded || lane.waiting() < self.progress.in_flight();
             let job = crate::lane::Job { seq, batch: batch.clone() };
             if wanted && lane.send(job) {
+                self.sinks[sink].given(seq, &batch);
                 continue;
             }
             // A lane that the policy waits for has room for all batches in flight; if it has ended, its report is on the way.
@@ -701,6 +756,7 @@ impl Loop {
                 if let Some(counted) = self.metrics.sink(sink) {
                     counted.given_up(events);
                 }
+                self.sinks[sink].passed_over(events, batch.end().map(|end| &end.position));
                 self.progress.given_up(sink, seq);
             }
         }
@@ -766,13 +822,15 @@ impl Loop {
 
     /// Publishes state, phase and trouble.
     fn say(&mut self) {
-        let held_up = self.present_trouble();
-        let (mode, is_held_up) = (self.mode, held_up.is_some());
+        let (mode, held_up) = (self.mode, self.present_trouble());
+        let is_held_up = held_up.as_ref().is_some_and(|trouble| self.rank(&trouble.component) < UNWAITED);
         let trouble = held_up.or_else(|| self.stopped_tables());
         let open = matches!(self.reading, Reading::Open(_));
         let note = self.stats.current_note();
+        let sinks = self.sink_statuses();
         self.said.send_if_modified(|status| {
             let before = status.clone();
+            status.sinks = sinks;
             status.state = if mode == Mode::Paused { State::Paused } else { State::Running };
             status.phase = match mode {
                 Mode::Paused => Phase::Idle,
@@ -787,19 +845,23 @@ impl Loop {
         });
     }
 
-    /// The trouble that holds the pipeline up: the store first, then a sink that is waited for, the source, any other sink.
+    /// The trouble that holds the pipeline up: the store first, then a sink that is waited for, the source; or that of a sink
+    /// that nothing waits for.
     fn present_trouble(&self) -> Option<Trouble> {
+        self.troubles.values().min_by_key(|t| self.rank(&t.component)).cloned()
+    }
+
+    fn rank(&self, component: &str) -> u8 {
         let waited_for = |id: &str| {
             let sink = self.spec.sinks.iter().position(|s| s.id() == id);
             sink.is_some_and(|sink| self.progress.waits_for(sink))
         };
-        let rank = |component: &str| match component {
+        match component {
             STATE => 0,
             SOURCE => 2,
             id if waited_for(id) => 1,
-            _ => 3,
-        };
-        self.troubles.values().min_by_key(|t| rank(&t.component)).cloned()
+            _ => UNWAITED,
+        }
     }
 
     /// The pipeline moves on, but without some table's rows.

@@ -102,6 +102,15 @@ fn the_start_is_beyond_the_target_and_nothing_lies_between() {
     assert_eq!(skip(&mut standing, 10, Some(2), true), Ok(Skipped::Through(event(53))));
 }
 
+/// The position was that of an idle place behind the event's transaction; read again, the batch ends in front of it.
+#[test]
+fn a_position_does_not_go_back() {
+    let mut standing = Standing::new(place(3), Some(held(5, 50)));
+    assert!(matches!(standing.compare(Some(&held(5, 50)), again(&[]), by_number), Verdict::GoOn(0)));
+    assert_eq!(skip(&mut standing, 10, Some(9), false), Ok(Skipped::Whole));
+    assert_eq!(skip(&mut standing, 10, None, true), Ok(Skipped::Nothing));
+}
+
 #[test]
 fn an_event_that_does_not_come_again_is_not_waited_for() {
     let mut standing = Standing::new(place(3), Some(held(5, 50)));

@@ -3,7 +3,7 @@
 use super::{Command, Failure, Loop, Mode, STATE, is_final};
 use crate::spec::PipelineSpec;
 use crate::status::{Phase, State, Status, Trouble};
-use deltaforge_core::checkpoint::{Checkpoint, Lease, SinkProgress, StateStore};
+use deltaforge_core::checkpoint::{Checkpoint, Lease, StateStore};
 use deltaforge_core::config::RetryPolicy;
 use deltaforge_core::metrics::{Stage, Trigger};
 use deltaforge_core::position::{End, Epoch};
@@ -170,15 +170,17 @@ impl Loop {
         self.saving.due(self.unsaved().is_some(), self.awaits_schemas())
     }
 
-    /// What may be saved and is not: nothing behind the position from which a target counts what it holds.
+    /// What may be saved and is not. The place of the start always may, and nothing behind the position of a target that is
+    /// still inside a batch.
     fn unsaved(&self) -> Option<&End> {
-        let mut counts_from =
-            self.stored.iter().zip(&self.is_inside).filter(|(_, is)| **is).map(|(from, _)| from);
-        let is_behind = |end: &End, from: &Option<Position>| {
-            let order = from.as_ref().map(|from| self.spec.source.compare(&end.position, from));
-            !matches!(order, Some(Some(Ordering::Less | Ordering::Equal)))
+        let end = self.progress.unsaved()?;
+        let source = &self.spec.source;
+        let is_behind = |(is_inside, stored): (&bool, &Option<Position>)| {
+            let order = stored.as_ref().and_then(|stored| source.compare(&end.position, stored));
+            *is_inside && !matches!(order, Some(Ordering::Less | Ordering::Equal))
         };
-        self.progress.unsaved().filter(|end| !counts_from.any(|from| is_behind(end, from)))
+        let is_start = self.progress.last_saved().is_none();
+        (is_start || !self.is_inside.iter().zip(&self.stored).any(is_behind)).then_some(end)
     }
 
     /// Batches wait for schemas to be saved: where a target is ahead of the checkpoint, the next start reads on from there, and
@@ -190,12 +192,6 @@ impl Loop {
     fn start_save(&mut self) {
         let Some(end) = self.unsaved().or(self.progress.last_saved()).cloned() else { return };
         let now_ms = clock::unix_millis();
-        let sink_progress = |(sink, plan): (usize, &Arc<dyn deltaforge_core::sink::SinkPlan>)| {
-            // What a target stores is told from what the pipeline read since, which held nothing for it.
-            let stored = self.stored[sink].clone();
-            let position = stored.or_else(|| Some(self.progress.sink_end(sink)?.position.clone()))?;
-            Some(SinkProgress { sink: plan.id().into(), position, delivered_ms: now_ms })
-        };
         let checkpoint = Checkpoint {
             source_id: self.spec.source.id().into(),
             pipeline: self.spec.name.clone(),
@@ -203,7 +199,7 @@ impl Loop {
             events_done: end.events_done,
             version: 0,
             saved_ms: now_ms,
-            sinks: self.spec.sinks.iter().enumerate().filter_map(sink_progress).collect(),
+            sinks: self.sink_progress(),
         };
         let (store, epoch) = (self.saving.store.clone(), self.saving.epoch);
         let schemas = self.schemas.unsaved();
