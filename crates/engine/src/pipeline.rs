@@ -675,7 +675,8 @@ impl Loop {
         // With a store that cannot be written nothing would ever be released: delivering on would only grow the replay. And
         // before the very first place is saved, a crash would make the next start choose another one, past what it missed.
         let can_save = self.progress.last_saved().is_some() && !self.troubles.contains_key(STATE);
-        can_save && (self.progress.in_flight() < self.spec.batch.max_inflight || self.others_may_go_on())
+        let may_deliver = can_save && !self.awaits_schemas();
+        may_deliver && (self.progress.in_flight() < self.spec.batch.max_inflight || self.others_may_go_on())
     }
 
     /// A sink that is away holds up the checkpoint and nothing else: the others go on as far as memory keeps for it what they
