@@ -11,6 +11,10 @@
 //!                 (`end` is its position) above limits  the events of the one transaction that is still open.
 //! ```
 
+mod frozen;
+
+pub use frozen::{freeze, thaw};
+
 use crate::position::{End, Position};
 use crate::row::{RowRef, RowWriter};
 use crate::schema::TableSchema;
