@@ -71,6 +71,26 @@ impl EventId {
     }
 }
 
+impl std::str::FromStr for EventId {
+    type Err = ();
+
+    /// Reads what `Display` writes.
+    fn from_str(text: &str) -> Result<EventId, ()> {
+        let bytes = text.as_bytes();
+        let is_right = |(at, byte): (usize, &u8)| matches!(at, 8 | 13 | 18 | 23) == (*byte == b'-');
+        if bytes.len() != 36 || !bytes.iter().enumerate().all(is_right) {
+            return Err(());
+        }
+        let mut digits =
+            bytes.iter().filter_map(|byte| char::from(*byte).to_digit(16).map(|digit| digit as u8));
+        let mut id = [0; 16];
+        for byte in &mut id {
+            *byte = digits.next().zip(digits.next()).map(|(high, low)| high << 4 | low).ok_or(())?;
+        }
+        Ok(EventId(id))
+    }
+}
+
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, byte) in self.0.iter().enumerate() {
@@ -191,6 +211,18 @@ impl Batch {
             end: self.end.clone(),
             estimated_bytes: self.estimated_bytes,
         }
+    }
+
+    /// What comes after an event, for a sink that holds everything up to it; `None` when the batch has no such event. Copies
+    /// the arena.
+    pub fn after(&self, id: EventId) -> Option<Batch> {
+        let at = self.slots.iter().position(|s| s.id == id)?;
+        Some(Batch { slots: self.slots[at + 1..].to_vec(), ..self.without(id) })
+    }
+
+    /// The last event's identity.
+    pub fn last_id(&self) -> Option<EventId> {
+        self.slots.last().map(|s| s.id)
     }
 
     /// Bytes held by the arena.

@@ -18,6 +18,7 @@
 //! When the source breaks, the unfinished transaction in the builder is rolled back and read again from its start.
 
 mod measure;
+mod resume;
 mod saving;
 
 use crate::handle::{Command, Handle};
@@ -26,13 +27,13 @@ use crate::memory::{Holder, MemoryBudget};
 use crate::progress::Progress;
 use crate::spec::PipelineSpec;
 use crate::status::{Phase, State, Status, Trouble};
-use deltaforge_core::batch::{BatchBuilder, Limits};
+use deltaforge_core::batch::BatchBuilder;
 use deltaforge_core::checkpoint::StateStore;
 use deltaforge_core::metrics::PipelineMetrics;
 use deltaforge_core::metrics::{Reason, Stage, Trigger};
 use deltaforge_core::position::{End, Releaser};
 use deltaforge_core::schema::SchemaLog;
-use deltaforge_core::sink::SinkContext;
+use deltaforge_core::sink::{Held, SinkContext};
 use deltaforge_core::source::{Fill, Opened, Source, SourceContext, SourceStats};
 use deltaforge_core::task::spawn;
 use deltaforge_core::{Batch, Checkpoint, Class, Fault, Released, clock};
@@ -81,26 +82,38 @@ async fn run(
     store: Arc<dyn StateStore>,
     memory: Holder,
     metrics: Arc<PipelineMetrics>,
-    mut commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Command>,
     said: watch::Sender<Status>,
 ) {
     let name = spec.name.clone();
     tracing::info!(pipeline = name, "starting");
-    let ended = match saving::take_over(&spec, store.as_ref(), &mut commands, &said).await {
-        Ok(Some(taken)) => {
-            let mut running = Loop::new(spec, store, memory, metrics, commands, said.clone(), taken);
-            let ended = running.run().await;
-            if let Err(Failure { fault, component }) = &ended {
-                // Closing may take a while, and says by then what it closes for; not that it would try again.
-                running.mode = Mode::Draining;
-                running.set_trouble(component, fault);
-                running.say();
+    let mut beginnings = Beginnings::new(memory, commands);
+    let ended = loop {
+        let commands = &mut beginnings.commands;
+        let taken = match saving::take_over(&spec, store.as_ref(), commands, &said, beginnings.mode).await {
+            Ok(Some(taken)) => taken,
+            Ok(None) => break Ok(()),
+            Err(failure) => break Err(failure),
+        };
+        let mut running =
+            Loop::new(spec.clone(), store.clone(), metrics.clone(), said.clone(), taken, beginnings);
+        let ended = running.run().await;
+        match ended {
+            Err(failure) if failure.begin_again => match Box::pin(running.begin_again(failure)).await {
+                Some(again) => beginnings = again,
+                None => break Ok(()),
+            },
+            ended => {
+                if let Err(Failure { fault, component, .. }) = &ended {
+                    // Closing may take a while, and says by then what it closes for; not that it would try again.
+                    running.mode = Mode::Draining;
+                    running.set_trouble(component, fault);
+                    running.say();
+                }
+                Box::pin(running.close(ended.is_ok())).await;
+                break ended;
             }
-            Box::pin(running.close(ended.is_ok())).await;
-            ended
         }
-        Ok(None) => Ok(()),
-        Err(failure) => Err(failure),
     };
     let state = match &ended {
         Ok(()) => State::Stopped,
@@ -108,7 +121,7 @@ async fn run(
     };
     match &ended {
         Ok(()) => tracing::info!(pipeline = name, "stopped"),
-        Err(Failure { fault, component }) => {
+        Err(Failure { fault, component, .. }) => {
             tracing::error!(pipeline = name, component, code = fault.code(), "failed: {fault}");
         }
     }
@@ -124,11 +137,28 @@ async fn run(
 struct Failure {
     fault: Fault,
     component: String,
+    /// It can go on when everything is read again from where the sinks stand.
+    begin_again: bool,
 }
 
 impl Failure {
     fn of(fault: Fault, component: &str) -> Failure {
-        Failure { fault, component: component.into() }
+        Failure { fault, component: component.into(), begin_again: false }
+    }
+}
+
+/// What outlives a pipeline's beginning again.
+struct Beginnings {
+    memory: Holder,
+    commands: mpsc::Receiver<Command>,
+    mode: Mode,
+    /// Since something was last delivered.
+    attempts: u32,
+}
+
+impl Beginnings {
+    fn new(memory: Holder, commands: mpsc::Receiver<Command>) -> Beginnings {
+        Beginnings { memory, commands, mode: Mode::Running, attempts: 0 }
     }
 }
 
@@ -152,6 +182,8 @@ enum Happening {
 
 /// Where the source is.
 enum Reading {
+    /// Not opened before every exactly-once sink has said where its target stands.
+    AwaitingSinks(resume::Standings),
     Opening(BoxFuture<'static, Result<Opened, Fault>>),
     Open(Box<dyn Source>),
     /// Broken; opened again then.
@@ -169,7 +201,7 @@ enum Mode {
 }
 
 /// A batch that some sink may still hold.
-struct Held {
+struct Kept {
     seq: deltaforge_core::BatchSeq,
     batch: Arc<Batch>,
     bytes: u64,
@@ -184,6 +216,10 @@ struct Loop {
     commands: mpsc::Receiver<Command>,
     said: watch::Sender<Status>,
     reading: Reading,
+    /// How often the pipeline has begun again since it last delivered something.
+    beginnings: u32,
+    /// What the targets of exactly-once sinks held when the start was chosen, until their lanes are told.
+    held_at_start: Vec<Option<Held>>,
     /// Failed attempts to open the source, or breaks, since it last gave something.
     source_attempts: u32,
     builder: BatchBuilder,
@@ -195,7 +231,7 @@ struct Loop {
     reports: mpsc::Receiver<LaneReport>,
     progress: Progress,
     /// Oldest first.
-    held: VecDeque<Held>,
+    held: VecDeque<Kept>,
     held_bytes: u64,
     saving: Saving,
     schemas: Arc<SchemaLog>,
@@ -213,22 +249,18 @@ impl Loop {
     fn new(
         spec: PipelineSpec,
         store: Arc<dyn StateStore>,
-        memory: Holder,
         metrics: Arc<PipelineMetrics>,
-        commands: mpsc::Receiver<Command>,
         said: watch::Sender<Status>,
         taken: Taken,
+        beginnings: Beginnings,
     ) -> Loop {
         let Taken { lease, schemas, mode } = taken;
+        let Beginnings { memory, commands, attempts, .. } = beginnings;
         let resume = lease.checkpoint.as_ref();
         let end = resume.map(|c| End { position: c.position.clone(), events_done: c.events_done });
         let required = spec.sinks.iter().map(|s| s.required()).collect();
         let progress = Progress::new(spec.commit_policy, required, end);
-        let limits = Limits {
-            max_events: spec.batch.max_events,
-            max_bytes: spec.batch.max_bytes,
-            respect_source_tx: spec.batch.respect_source_tx,
-        };
+        let limits = resume::limits(&spec);
         let events_done = resume.map_or(0, |c| c.events_done);
         let builder = BatchBuilder::new(limits, resume.map(|c| &c.position), events_done);
         let (releaser, released) = Released::new(resume.map(|c| c.position.clone()));
@@ -247,6 +279,7 @@ impl Loop {
                     plan: plan.clone(),
                     context: context(sink),
                     epoch: lease.epoch,
+                    source: spec.source.clone(),
                     waited_for: progress.waits_for(sink),
                     window: spec.batch.max_inflight,
                     backlog: BACKLOG,
@@ -255,14 +288,17 @@ impl Loop {
             })
             .collect();
         let measure = Measure::new(&spec, metrics.clone());
-        let mut running = Loop {
+        let standings = resume::Standings::new(&spec.sinks, lease.checkpoint);
+        Loop {
+            beginnings: attempts,
+            held_at_start: Vec::new(),
             saving: Saving::new(store, lease.epoch),
             spec,
             metrics,
             memory,
             commands,
             said,
-            reading: Reading::Ended,
+            reading: Reading::AwaitingSinks(standings),
             source_attempts: 0,
             builder,
             idle: false,
@@ -279,13 +315,12 @@ impl Loop {
             mode,
             troubles: BTreeMap::new(),
             measure,
-        };
-        running.open_source();
-        running
+        }
     }
 
     /// Runs until stopped or failed.
     async fn run(&mut self) -> Result<(), Failure> {
+        self.begin_if_known()?;
         loop {
             let happening = self.next().await;
             self.handle(happening)?;
@@ -310,6 +345,7 @@ impl Loop {
             match reading {
                 // What the source does no longer matters: what was read is to be delivered.
                 _ if draining => std::future::pending().await,
+                Reading::AwaitingSinks(_) => std::future::pending().await,
                 Reading::Opening(opening) => Happening::Opened(opening.await),
                 Reading::Waiting(until) => {
                     tokio::time::sleep_until(*until).await;
@@ -423,6 +459,7 @@ impl Loop {
         if !opened.same_log {
             self.builder.forget_delivered();
         }
+        self.begin_lanes();
         self.reading = Reading::Open(opened.source);
         self.clear_trouble(SOURCE);
         self.said.send_if_modified(|status| {
@@ -491,12 +528,16 @@ impl Loop {
         match what {
             // With batches waiting the trouble is over when one is delivered: a full disk can be opened, too, and a status that
             // says ready between two failures would lie.
-            LaneNews::Connected if self.progress.pending(sink) > 0 => {}
-            LaneNews::Connected => {
+            LaneNews::Connected { .. } if self.progress.pending(sink) > 0 => {}
+            LaneNews::Connected { held } => {
                 if std::mem::replace(&mut self.measure.connected[sink], true) {
                     counted.reconnected();
                 }
                 self.clear_trouble(&id);
+                if let Reading::AwaitingSinks(standings) = &mut self.reading {
+                    standings.told(sink, held);
+                    self.begin_if_known()?;
+                }
             }
             LaneNews::Delivered { seq, events, bytes, took } => {
                 counted.batch_delivered(events, bytes, took);
@@ -507,6 +548,7 @@ impl Loop {
                     counted.end_to_end(Duration::from_micros(since_commit));
                 }
                 self.measure.delivered_ms[sink] = clock::unix_millis();
+                self.beginnings = 0;
                 self.clear_trouble(&id);
                 let settled = self.progress.delivered(sink, seq);
                 self.settled(&settled);
@@ -538,6 +580,10 @@ impl Loop {
                 counted.failed(fault.kind_of());
                 return Err(Failure::of(fault, &id));
             }
+            LaneNews::BeginAgain(fault) => {
+                counted.failed(fault.kind_of());
+                return Err(Failure { begin_again: true, ..Failure::of(fault, &id) });
+            }
         }
         Ok(())
     }
@@ -563,7 +609,7 @@ impl Loop {
                 at += 1;
                 continue;
             }
-            let Some(Held { batch, bytes, .. }) = self.held.remove(at) else { break };
+            let Some(Kept { batch, bytes, .. }) = self.held.remove(at) else { break };
             self.held_bytes -= bytes;
             if let Ok(batch) = Arc::try_unwrap(batch) {
                 self.builder.recycle(batch);
@@ -643,7 +689,7 @@ impl Loop {
             }
         }
         self.held_bytes += bytes;
-        self.held.push_back(Held { seq, batch, bytes, cut_at: Instant::now(), trigger });
+        self.held.push_back(Kept { seq, batch, bytes, cut_at: Instant::now(), trigger });
         self.count_memory();
     }
 

@@ -97,8 +97,9 @@ pub(super) async fn take_over(
     store: &dyn StateStore,
     commands: &mut mpsc::Receiver<Command>,
     said: &watch::Sender<Status>,
+    mut mode: Mode,
 ) -> Result<Option<Taken>, Failure> {
-    let (mut attempt, mut mode) = (0, Mode::Running);
+    let mut attempt = 0;
     loop {
         let taken = async {
             let lease = store.acquire(spec.source.id(), &spec.name).await?;
@@ -132,7 +133,7 @@ pub(super) async fn take_over(
 }
 
 /// Waits for `work`, doing meanwhile what is asked; `None` when that is to stop.
-async fn obeying<T>(
+pub(super) async fn obeying<T>(
     work: impl Future<Output = T>,
     commands: &mut mpsc::Receiver<Command>,
     mode: &mut Mode,
