@@ -220,6 +220,11 @@ impl Batch {
         Some(Batch { slots: self.slots[at + 1..].to_vec(), ..self.without(id) })
     }
 
+    /// The same events, ending somewhere: for what is delivered again beside the stream.
+    pub fn ending(self, end: End) -> Batch {
+        Batch { end: Some(end), ..self }
+    }
+
     /// The last event's identity.
     pub fn last_id(&self) -> Option<EventId> {
         self.slots.last().map(|s| s.id)

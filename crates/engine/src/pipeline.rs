@@ -21,6 +21,7 @@ mod measure;
 mod resume;
 mod saving;
 
+use crate::dead_letters::{DeadLetters, Redelivery};
 use crate::handle::{Command, Handle};
 use crate::lane::{Lane, LaneNews, LaneReport, LaneSettings, random};
 use crate::memory::{Holder, MemoryBudget};
@@ -272,6 +273,13 @@ impl Loop {
             source: spec.source.info().clone(),
             metrics: metrics.sink(sink).cloned(),
         };
+        let letters = spec.dlq.map(|settings| DeadLetters {
+            store: store.clone(),
+            source_id: spec.source.id().into(),
+            epoch: lease.epoch,
+            settings,
+            metrics: metrics.clone(),
+        });
         let lanes = (spec.sinks.iter().enumerate())
             .map(|(sink, plan)| {
                 let settings = LaneSettings {
@@ -283,6 +291,8 @@ impl Loop {
                     waited_for: progress.waits_for(sink),
                     window: spec.batch.max_inflight,
                     backlog: BACKLOG,
+                    letters: letters.clone(),
+                    resume: resume.map(|c| c.position.clone()),
                 };
                 Lane::start(settings, report_to.clone())
             })
@@ -397,6 +407,7 @@ impl Loop {
             Happening::Command(Command::Pause) => self.set_mode(Mode::Paused),
             Happening::Command(Command::Resume) => self.set_mode(Mode::Running),
             Happening::Command(Command::Stop) => self.set_mode(Mode::Draining),
+            Happening::Command(Command::Redeliver(redelivery)) => self.redeliver(redelivery),
             Happening::Lane(report) => self.take_report(report)?,
             Happening::Saved(saved) => self.take_saved(saved)?,
             Happening::Opened(Ok(opened)) => self.take_source(opened),
@@ -406,6 +417,14 @@ impl Loop {
             Happening::Tick => {}
         }
         Ok(())
+    }
+
+    /// A lane that is not there, or has enough to do, drops the answer: nothing was delivered.
+    fn redeliver(&self, redelivery: Redelivery) {
+        let sink = self.spec.sinks.iter().position(|plan| plan.id() == redelivery.sink);
+        if let Some(lane) = sink.and_then(|sink| self.lanes.get(sink)) {
+            lane.redeliver(redelivery);
+        }
     }
 
     fn set_mode(&mut self, mode: Mode) {
@@ -559,6 +578,7 @@ impl Loop {
                 self.settled(&settled);
             }
             LaneNews::EventGivenUp => counted.given_up(1),
+            LaneNews::EventStored(fault) => counted.failed(fault.kind_of()),
             LaneNews::Troubled { fault, attempt, pause } => {
                 counted.failed(fault.kind_of());
                 counted.retried();

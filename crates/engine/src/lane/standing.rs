@@ -81,6 +81,12 @@ impl Standing {
         &self.from
     }
 
+    /// Whether nothing of a transaction that goes on is at the target, and nothing is to be skipped: what is committed now
+    /// with the last whole position takes nothing back.
+    pub(super) fn is_between(&self) -> bool {
+        self.staged == 0 && self.skip.is_none()
+    }
+
     /// Compares with what the target holds for certain; `again` are the batches without an acknowledgement, in order. `order`
     /// orders positions.
     pub(super) fn compare(

@@ -293,6 +293,7 @@ async fn run(
         tokio::select! {
             command = commands.recv() => match command {
                 Some(Command::Pause) => say(State::Paused, Phase::Streaming, None),
+                Some(Command::Redeliver(_)) => {}
                 Some(Command::Resume) => say(State::Running, Phase::Streaming, None),
                 Some(Command::Stop) if script == Script::NeverDrains => {
                     say(State::Running, Phase::Draining, None);
