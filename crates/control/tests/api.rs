@@ -436,7 +436,6 @@ async fn routes_and_methods() {
         "/pipelines/a/drift/t",
         "/pipelines/a/tail?tables=x",
         "/pipelines/a/snapshots/s-1",
-        "/pipelines/a/dlq",
     ] {
         let reply = world.get(path).await;
         assert_problem(&reply, 404, "ROUTE_NOT_FOUND");
@@ -444,7 +443,6 @@ async fn routes_and_methods() {
     }
     for path in [
         "/pipelines/a/events",
-        "/pipelines/a/dlq/retry",
         "/pipelines/a/schemas/reload",
         "/pipelines/a/snapshots",
     ] {

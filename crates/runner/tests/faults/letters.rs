@@ -215,7 +215,7 @@ fn two_thousand_events_and_one_purge() {
     let test = Poisoned::new(None);
     // A stream that only some rows can name: cheap poison.
     let from = source(&test.postgres.dsn(&test.database), "['public.%']");
-    let sink = redis_sink(&test.redis.uri(), "${after.note}");
+    let sink = redis_sink(&test.redis.uri(), "'${after.note}'");
     let text = pipeline("p", &from, &[&sink]) + "  dlq: { enabled: true }\n";
     test.home.write("pipeline.yaml", &text);
     let engine = test.home.start();
