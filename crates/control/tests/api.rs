@@ -441,11 +441,7 @@ async fn routes_and_methods() {
         assert_problem(&reply, 404, "ROUTE_NOT_FOUND");
         assert_eq!(reply.json()["hint"], "planned, not in this release", "{path}");
     }
-    for path in [
-        "/pipelines/a/events",
-        "/pipelines/a/schemas/reload",
-        "/pipelines/a/snapshots",
-    ] {
+    for path in ["/pipelines/a/events", "/pipelines/a/schemas/reload", "/pipelines/a/snapshots"] {
         assert_problem(&world.post(path, &json!({})).await, 404, "ROUTE_NOT_FOUND");
     }
     let reply = world.server.send("PUT", "/pipelines/a", &[], "").await;
@@ -682,7 +678,9 @@ async fn dead_letters_are_listed_and_purged() {
 #[tokio::test]
 async fn dead_letters_are_tried_again_while_the_pipeline_runs() {
     let world = world_with_letters().await;
-    for bad in [json!({}), json!({"ids": []}), json!({"ids": ["1"]}), json!({"all": true, "ids": [1]}), json!([1])] {
+    for bad in
+        [json!({}), json!({"ids": []}), json!({"ids": ["1"]}), json!({"all": true, "ids": [1]}), json!([1])]
+    {
         let reply = world.post("/pipelines/orders/dlq/retry", &bad).await;
         assert_problem(&reply, 400, "INVALID_REQUEST");
     }
@@ -690,7 +688,8 @@ async fn dead_letters_are_tried_again_while_the_pipeline_runs() {
     let reply = world.post("/pipelines/orders/dlq/retry", &json!({"ids": [3, 2, 2]})).await;
     assert_eq!(reply.json(), json!({"retried": 2, "delivered": 1, "failed": 1}));
     let page = world.get("/pipelines/orders/dlq").await.json();
-    let left: Vec<_> = page["entries"].as_array().unwrap().iter().map(|e| (&e["id"], &e["attempts"])).collect();
+    let left: Vec<_> =
+        page["entries"].as_array().unwrap().iter().map(|e| (&e["id"], &e["attempts"])).collect();
     let expected = [(1, 1), (3, 2), (4, 1), (5, 1)].map(|(id, attempts)| (json!(id), json!(attempts)));
     assert_eq!(left, expected.iter().map(|(id, attempts)| (id, attempts)).collect::<Vec<_>>());
     let reply = world.post("/pipelines/orders/dlq/retry", &json!({"all": true})).await;

@@ -102,6 +102,8 @@ pub struct SinkContext {
     pub tenant: String,
     /// The source behind the events.
     pub source: SourceInfo,
+    /// Another sink of the pipeline makes the same payloads: [`SinkPlan::encoding`].
+    pub shares_encoding: bool,
     /// Where the sink counts what only it sees; none in tests of a sink alone.
     pub metrics: Option<SinkMetrics>,
 }
@@ -119,6 +121,12 @@ pub trait SinkPlan: Send + Sync {
     /// (`events_done` is 0), or that have none.
     fn exactly_once(&self) -> bool {
         false
+    }
+
+    /// What its payloads are, in a word; sinks of a pipeline that say the same share the work of making them. `None`: they are
+    /// not those of an envelope.
+    fn encoding(&self) -> Option<String> {
+        None
     }
 
     /// How failed deliveries are tried again.

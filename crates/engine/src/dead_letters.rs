@@ -4,7 +4,7 @@
 //! and goes on without the event only then; a store that does not answer blocks it, as the target would. A crash in
 //! between stores the same event again, which the store knows by its id.
 
-use crate::spec::DlqSettings;
+use crate::spec::{DlqSettings, PipelineSpec};
 use deltaforge_core::batch::{Batch, freeze};
 use deltaforge_core::checkpoint::StateStore;
 use deltaforge_core::dead_letter::{Appended, NewDeadLetter, Room};
@@ -15,7 +15,11 @@ use deltaforge_core::sink::SinkContext;
 use deltaforge_core::{Event, EventId, Position, clock};
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::oneshot;
+
+/// How long a start waits for the count.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
 
 /// Writes an event as native JSON, for people to look at.
 pub type RenderEvent = fn(&Event<'_>, &SinkContext) -> Vec<u8>;
@@ -31,6 +35,22 @@ pub(crate) struct DeadLetters {
 }
 
 impl DeadLetters {
+    /// The way to the queue of a pipeline that has one.
+    pub(crate) fn of(
+        spec: &PipelineSpec,
+        store: &Arc<dyn StateStore>,
+        epoch: Epoch,
+        metrics: &Arc<PipelineMetrics>,
+    ) -> Option<DeadLetters> {
+        Some(DeadLetters {
+            store: store.clone(),
+            source_id: spec.source.id().into(),
+            epoch,
+            settings: spec.dlq?,
+            metrics: metrics.clone(),
+        })
+    }
+
     /// Stores an event of a batch, durably when it returns.
     ///
     /// # Errors
@@ -87,12 +107,28 @@ impl DeadLetters {
         Ok(())
     }
 
+    /// Counts what is there. A store that does not answer now is asked again with the next letter.
+    pub(crate) async fn begin(&self) {
+        let trimmed = tokio::time::timeout(FIRST_LOOK, self.trim(clock::unix_millis())).await;
+        if let Ok(Err(fault)) = trimmed {
+            tracing::warn!(
+                source_id = self.source_id,
+                code = fault.code(),
+                "dead letters are not counted: {fault}"
+            );
+        }
+    }
+
     /// Forgets what is too old, and counts the rest.
     pub(crate) async fn trim(&self, now_ms: i64) -> Result<(), Fault> {
         let before = now_ms.saturating_sub_unsigned(self.settings.max_age_secs.saturating_mul(1000));
         let trimmed = self.store.trim_dead_letters(&self.source_id, before).await?;
         if trimmed > 0 {
-            tracing::warn!(source_id = self.source_id, trimmed, "dead letters above dlq.max_age_secs are gone");
+            tracing::warn!(
+                source_id = self.source_id,
+                trimmed,
+                "dead letters above dlq.max_age_secs are gone"
+            );
         }
         self.metrics.dead_letters(self.store.count_dead_letters(&self.source_id).await?);
         Ok(())

@@ -20,7 +20,7 @@ use deltaforge_core::position::{BatchSeq, Epoch, Position};
 use deltaforge_core::sink::{Delivered, Delivery, Held, Receipt, Sink, SinkContext, SinkPlan};
 use deltaforge_core::source::SourcePlan;
 use deltaforge_core::task::{Task, spawn};
-use deltaforge_core::{Class, Fault};
+use deltaforge_core::{Class, Fault, failpoint};
 use futures_util::FutureExt;
 use letters::Buried;
 use standing::{Skipped, Standing, Verdict, Waiting};
@@ -292,6 +292,9 @@ impl Running {
         if let Some(end) = job.batch.end().filter(|_| self.letters.is_some()) {
             self.acknowledged_to = Some(end.position.clone());
         }
+        if self.exactly_once {
+            failpoint::pass(failpoint::ACKNOWLEDGED);
+        }
         let (events, took) = (job.batch.len() as u64, at.elapsed());
         self.report(LaneNews::Delivered { seq: job.seq, events, bytes: delivered.bytes, took }).await
     }
@@ -299,7 +302,7 @@ impl Running {
     fn note_acknowledged(&mut self, job: &Job) {
         if let Some(standing) = &mut self.standing {
             let end = job.batch.end().map(|end| &end.position);
-            standing.acknowledged(end, job.batch.len() as u64, job.batch.last_id());
+            standing.acknowledged(end, job.batch.len() as u64);
         }
     }
 

@@ -20,6 +20,7 @@
 mod measure;
 mod resume;
 mod saving;
+mod sinks;
 
 use crate::dead_letters::{DeadLetters, Redelivery};
 use crate::handle::{Command, Handle};
@@ -37,10 +38,11 @@ use deltaforge_core::schema::SchemaLog;
 use deltaforge_core::sink::{Held, SinkContext};
 use deltaforge_core::source::{Fill, Opened, Source, SourceContext, SourceStats};
 use deltaforge_core::task::spawn;
-use deltaforge_core::{Batch, Checkpoint, Class, Fault, Released, clock};
+use deltaforge_core::{Batch, Checkpoint, Class, Fault, Position, Released, clock};
 use futures_util::future::BoxFuture;
 use measure::Measure;
 use saving::{Saving, Taken};
+use sinks::SinkView;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,6 +98,9 @@ async fn run(
             Ok(None) => break Ok(()),
             Err(failure) => break Err(failure),
         };
+        if let Some(letters) = DeadLetters::of(&spec, &store, taken.lease.epoch, &metrics) {
+            letters.begin().await;
+        }
         let mut running =
             Loop::new(spec.clone(), store.clone(), metrics.clone(), said.clone(), taken, beginnings);
         let ended = running.run().await;
@@ -221,6 +226,8 @@ struct Loop {
     beginnings: u32,
     /// What the targets of exactly-once sinks held when the start was chosen, until their lanes are told.
     held_at_start: Vec<Option<Held>>,
+    /// By sink: the position that its target stores, as far as it has acknowledged; none for a target that stores none.
+    stored: Vec<Option<Position>>,
     /// Failed attempts to open the source, or breaks, since it last gave something.
     source_attempts: u32,
     builder: BatchBuilder,
@@ -229,6 +236,10 @@ struct Loop {
     /// When the oldest event in the builder came.
     first_event_at: Option<Instant>,
     lanes: Vec<Lane>,
+    /// Some of the sinks make the same payloads.
+    shares_encoding: bool,
+    /// How far each of them has come.
+    sinks: Vec<SinkView>,
     reports: mpsc::Receiver<LaneReport>,
     progress: Progress,
     /// Oldest first.
@@ -267,19 +278,20 @@ impl Loop {
         let (releaser, released) = Released::new(resume.map(|c| c.position.clone()));
         said.send_modify(|status| status.checkpoint = resume.cloned());
         let (report_to, reports) = mpsc::channel(64);
+        let encodings: Vec<_> = spec.sinks.iter().map(|plan| plan.encoding()).collect();
+        let shares = |sink: usize| {
+            let alike = |other: &&Option<String>| other.is_some() && **other == encodings[sink];
+            encodings.iter().filter(alike).count() > 1
+        };
+        let shares_encoding = (0..spec.sinks.len()).any(shares);
         let context = |sink| SinkContext {
+            shares_encoding: shares(sink),
             pipeline: spec.name.clone(),
             tenant: spec.tenant.clone(),
             source: spec.source.info().clone(),
             metrics: metrics.sink(sink).cloned(),
         };
-        let letters = spec.dlq.map(|settings| DeadLetters {
-            store: store.clone(),
-            source_id: spec.source.id().into(),
-            epoch: lease.epoch,
-            settings,
-            metrics: metrics.clone(),
-        });
+        let letters = DeadLetters::of(&spec, &store, lease.epoch, &metrics);
         let lanes = (spec.sinks.iter().enumerate())
             .map(|(sink, plan)| {
                 let settings = LaneSettings {
@@ -298,10 +310,14 @@ impl Loop {
             })
             .collect();
         let measure = Measure::new(&spec, metrics.clone());
+        let ids: Vec<_> =
+            spec.sinks.iter().enumerate().map(|(sink, plan)| (plan.id(), progress.waits_for(sink))).collect();
+        let sinks = SinkView::all(&ids, resume);
         let standings = resume::Standings::new(&spec.sinks, lease.checkpoint);
         Loop {
             beginnings: attempts,
             held_at_start: Vec::new(),
+            stored: vec![None; spec.sinks.len()],
             saving: Saving::new(store, lease.epoch),
             spec,
             metrics,
@@ -314,6 +330,8 @@ impl Loop {
             idle: false,
             first_event_at: None,
             lanes,
+            shares_encoding,
+            sinks,
             reports,
             progress,
             held: VecDeque::new(),
@@ -391,7 +409,7 @@ impl Loop {
 
     fn wake_at(&self) -> Instant {
         let mut at = self.measure.next_tick();
-        if let Some(save_at) = self.saving.due(&self.progress) {
+        if let Some(save_at) = self.save_due() {
             at = at.min(save_at);
         }
         // Without something to cut the moment would pass again and again, at once.
@@ -514,6 +532,7 @@ impl Loop {
     /// The connection is gone: the open transaction will be read again, from its start.
     fn source_broke(&mut self, fault: Fault) -> Result<(), Failure> {
         self.metrics.source_error(fault.kind_of());
+        let has_cut = self.builder.is_inside_cut();
         self.builder.rollback();
         // What is whole came before the break, and nothing follows it for now.
         self.idle = true;
@@ -523,6 +542,10 @@ impl Loop {
         if !fault.is_retry() || !retry.allows_another(self.source_attempts) {
             self.reading = Reading::Ended;
             return Err(Failure::of(fault, SOURCE));
+        }
+        if has_cut && self.is_exact() {
+            // Parts that come again would join those that such a target has of the same transaction.
+            return Err(Failure { begin_again: true, ..Failure::of(fault, SOURCE) });
         }
         let pause = retry.pause(self.source_attempts, random());
         tracing::warn!(
@@ -549,7 +572,7 @@ impl Loop {
             // says ready between two failures would lie.
             LaneNews::Connected { .. } if self.progress.pending(sink) > 0 => {}
             LaneNews::Connected { held } => {
-                if std::mem::replace(&mut self.measure.connected[sink], true) {
+                if std::mem::replace(&mut self.sinks[sink].connected, true) {
                     counted.reconnected();
                 }
                 self.clear_trouble(&id);
@@ -566,7 +589,11 @@ impl Loop {
                     let since_commit = (clock::unix_micros() - ts_us).max(0) as u64;
                     counted.end_to_end(Duration::from_micros(since_commit));
                 }
-                self.measure.delivered_ms[sink] = clock::unix_millis();
+                let end = self.held.iter().find(|h| h.seq == seq).and_then(|h| h.batch.end());
+                if let (Some(end), true) = (end, plan.exactly_once()) {
+                    self.stored[sink] = Some(end.position.clone());
+                }
+                self.sinks[sink].delivered(seq);
                 self.beginnings = 0;
                 self.clear_trouble(&id);
                 let settled = self.progress.delivered(sink, seq);
@@ -574,11 +601,15 @@ impl Loop {
             }
             LaneNews::GivenUp { seq, events } => {
                 counted.given_up(events);
+                self.sinks[sink].given_up(seq, events);
                 let settled = self.progress.given_up(sink, seq);
                 self.settled(&settled);
             }
-            LaneNews::EventGivenUp => counted.given_up(1),
             LaneNews::EventStored(fault) => counted.failed(fault.kind_of()),
+            LaneNews::EventGivenUp => {
+                counted.given_up(1);
+                self.sinks[sink].event_given_up();
+            }
             LaneNews::Troubled { fault, attempt, pause } => {
                 counted.failed(fault.kind_of());
                 counted.retried();
@@ -646,7 +677,7 @@ impl Loop {
         // With a store that cannot be written nothing would ever be released: delivering on would only grow the replay. And
         // before the very first place is saved, a crash would make the next start choose another one, past what it missed.
         let can_save = self.progress.last_saved().is_some() && !self.troubles.contains_key(STATE);
-        can_save && self.progress.in_flight() < self.spec.batch.max_inflight
+        can_save && !self.awaits_schemas() && self.progress.in_flight() < self.spec.batch.max_inflight
     }
 
     /// Hands what is due to the lanes; true when there was something.
@@ -685,7 +716,10 @@ impl Loop {
         let events = batch.len() as u64;
         let trigger = if batch.end().is_none() { Trigger::TxPart } else { trigger };
         self.measure.cut(&batch);
-        let (bytes, first_ts_us) = (batch.memory_bytes() as u64, batch.first_ts_us().unwrap_or(0));
+        // Texts that sinks share live as long as the batch.
+        let texts = if self.shares_encoding { batch.estimated_bytes() } else { 0 };
+        let bytes = (batch.memory_bytes() + texts) as u64;
+        let first_ts_us = batch.first_ts_us().unwrap_or(0);
         let seq = self.progress.cut(events, first_ts_us, batch.end().cloned());
         self.measure.last_seq = seq.0;
         let batch = Arc::new(batch);
@@ -696,6 +730,7 @@ impl Loop {
             let wanted = !crowded || lane.waiting() < self.progress.in_flight();
             let job = crate::lane::Job { seq, batch: batch.clone() };
             if wanted && lane.send(job) {
+                self.sinks[sink].given(seq, &batch);
                 continue;
             }
             // A lane that the policy waits for has room for all batches in flight; if it has ended, its report is on the way.
@@ -705,6 +740,7 @@ impl Loop {
                 if let Some(counted) = self.metrics.sink(sink) {
                     counted.given_up(events);
                 }
+                self.sinks[sink].passed_over(events, batch.end().map(|end| &end.position));
                 self.progress.given_up(sink, seq);
             }
         }
@@ -718,7 +754,7 @@ impl Loop {
             && self.progress.in_flight() == 0
             && !self.builder.can_cut()
             && !self.saving.is_running()
-            && self.progress.unsaved().is_none()
+            && self.save_due().is_none()
     }
 
     /// Closes everything. After a failure what is safe is saved first, once, unless another owner has taken over.
@@ -775,8 +811,10 @@ impl Loop {
         let trouble = held_up.or_else(|| self.stopped_tables());
         let open = matches!(self.reading, Reading::Open(_));
         let note = self.stats.current_note();
+        let sinks = self.sink_statuses();
         self.said.send_if_modified(|status| {
             let before = status.clone();
+            status.sinks = sinks;
             status.state = if mode == Mode::Paused { State::Paused } else { State::Running };
             status.phase = match mode {
                 Mode::Paused => Phase::Idle,

@@ -131,7 +131,13 @@ pub(crate) struct DlqArgs {
     #[arg(long, value_name = "NAME", global = true, default_value = "", hide_default_value = true)]
     pub(crate) pipeline: String,
     /// REST API of the running process
-    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8080", global = true, env = "DELTAFORGE_API")]
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8080",
+        global = true,
+        env = "DELTAFORGE_API"
+    )]
     pub(crate) api: String,
     /// Bearer token of the API; better given by its variable
     #[arg(long, value_name = "TOKEN", global = true, env = "DELTAFORGE_API_TOKEN", hide_env_values = true, value_parser = token)]

@@ -64,7 +64,8 @@ async fn ask(args: &DlqArgs) -> Result<Value, Exit> {
 }
 
 fn request(args: &DlqArgs) -> Result<Request, Exit> {
-    let bad = || Exit::usage(format!("`{}` is not the address of an API, as http://127.0.0.1:8080", args.api));
+    let bad =
+        || Exit::usage(format!("`{}` is not the address of an API, as http://127.0.0.1:8080", args.api));
     let mut url = Url::parse(&args.api).map_err(|_| bad())?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(bad());

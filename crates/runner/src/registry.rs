@@ -26,6 +26,8 @@ pub(crate) fn names() -> (Vec<&'static str>, Vec<&'static str>) {
 /// An event as native JSON. It is asked for of single events only, so an encoder of its own is cheap enough.
 fn render_event(event: &Event<'_>, context: &SinkContext) -> Vec<u8> {
     let mut out = Vec::new();
-    Encoder::new(&EnvelopePlan::default(), context).event(event, &mut out);
+    // What sinks share is made for whole batches.
+    let context = SinkContext { shares_encoding: false, ..context.clone() };
+    Encoder::new(&EnvelopePlan::default(), &context).event(event, &mut out);
     out
 }

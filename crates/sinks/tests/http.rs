@@ -59,8 +59,8 @@ async fn a_batch_is_an_array_for_each_url() {
     let bytes = deliver(sink.as_mut(), batch_of(&rows)).await.unwrap().bytes;
     let seen = web.seen();
     let found: Vec<_> = seen.iter().map(|s| (s.uri.to_string(), ids(&s.events()))).collect();
-    let expected =
-        [("/t/a%2Fb", vec![1, 2]), ("/u/%3Fx", vec![3]), ("/t/a%2Fb", vec![4])].map(|(u, i)| (u.to_string(), i));
+    let expected = [("/t/a%2Fb", vec![1, 2]), ("/u/%3Fx", vec![3]), ("/t/a%2Fb", vec![4])]
+        .map(|(u, i)| (u.to_string(), i));
     assert_eq!(found, expected, "in order, and no row chooses the path");
     let keys: Vec<_> = seen.iter().map(|s| s.header("idempotency-key").to_owned()).collect();
     let key = |a, b| format!("{}/{}", event_id(a), event_id(b));
@@ -289,7 +289,8 @@ async fn answers_of_any_length() {
 fn server_config(tls: &Tls) -> rustls::ServerConfig {
     use rustls::pki_types::pem::PemObject;
     use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-    let certificates = CertificateDer::pem_file_iter(tls.server_cert_file()).unwrap().map(Result::unwrap).collect();
+    let certificates =
+        CertificateDer::pem_file_iter(tls.server_cert_file()).unwrap().map(Result::unwrap).collect();
     let key = PrivateKeyDer::from_pem_file(tls.server_key_file()).unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions();

@@ -107,10 +107,13 @@ impl DocumentStore for Measured {
 
 #[async_trait]
 impl DeadLetterStore for Measured {
-    async fn append_dead_letter(&self, source_id: &str,
+    async fn append_dead_letter(
+        &self,
+        source_id: &str,
         entry: NewDeadLetter,
         room: Room,
-        epoch: Epoch,) -> Result<Appended, Fault> {
+        epoch: Epoch,
+    ) -> Result<Appended, Fault> {
         self.timed(StateCall::Save, self.store.append_dead_letter(source_id, entry, room, epoch)).await
     }
 

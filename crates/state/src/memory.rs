@@ -110,10 +110,13 @@ impl DocumentStore for MemoryStore {
 
 #[async_trait]
 impl DeadLetterStore for MemoryStore {
-    async fn append_dead_letter(&self, source_id: &str,
+    async fn append_dead_letter(
+        &self,
+        source_id: &str,
         entry: NewDeadLetter,
         room: Room,
-        epoch: Epoch,) -> Result<Appended, Fault> {
+        epoch: Epoch,
+    ) -> Result<Appended, Fault> {
         // Held to the end, so that nobody takes the key over meanwhile.
         let book = self.book();
         book.check_owner(source_id, epoch)?;

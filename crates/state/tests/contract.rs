@@ -390,7 +390,10 @@ async fn a_full_queue_refuses_or_drops_the_oldest(store: Store) {
     let dropped = store.append_dead_letter("s", letter(4), room(true), epoch).await.unwrap();
     assert!(matches!(dropped, Appended::Stored { id, dropped: 1 } if id > ids[2]), "{dropped:?}");
     let left = store.dead_letters("s", &all()).await.unwrap().entries;
-    assert_eq!(left.iter().map(|e| &*e.entry.event_id).collect::<Vec<_>>(), ["event-2", "event-3", "event-4"]);
+    assert_eq!(
+        left.iter().map(|e| &*e.entry.event_id).collect::<Vec<_>>(),
+        ["event-2", "event-3", "event-4"]
+    );
     // A limit that was lowered.
     let room = Room { max_entries: 2, drop_oldest: true };
     let dropped = store.append_dead_letter("s", letter(5), room, epoch).await.unwrap();

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{letter, Store, checkpoint, fails, record};
+use common::{Store, checkpoint, fails, letter, record};
 use deltaforge_core::Class;
 use deltaforge_core::checkpoint::{Checkpoint, SinkProgress};
 use deltaforge_core::dead_letter::Room;

@@ -113,6 +113,7 @@ fn read(bytes: &[u8]) -> Option<Batch> {
         transactions,
         tables: Arc::new(vec![Arc::new(schema)]),
         end: None,
+        texts: Default::default(),
         estimated_bytes: estimated_bytes as usize,
     })
 }
@@ -191,13 +192,15 @@ mod tests {
     fn batch() -> Batch {
         let limits = Limits { max_events: 99, max_bytes: 1 << 20, respect_source_tx: true };
         let mut builder = BatchBuilder::new(limits, None, 0);
-        let column = |name: &str| Column { name: name.into(), type_name: "text".into(), nullable: Some(true) };
+        let column =
+            |name: &str| Column { name: name.into(), type_name: "text".into(), nullable: Some(true) };
         let name = TableName::in_db("shop", "t");
         let mut schema = TableSchema::new(name, vec![column("a"), column("b")], vec![], vec![1]);
         schema.sequence = 7;
         let table = builder.schema(Arc::new(schema.with_detail("{\"x\":1}".into())));
         builder.read_at(5);
-        builder.begin(TransactionHead { id: "9", ts_us: -3, ts_exact: false }, 1, |row| row.put(Cell::Int(4)));
+        builder
+            .begin(TransactionHead { id: "9", ts_us: -3, ts_exact: false }, 1, |row| row.put(Cell::Int(4)));
         for n in 0..3_u8 {
             let mut event = builder.event(Op::Update, table);
             let _: Result<(), Infallible> = event.before(2, |row| {

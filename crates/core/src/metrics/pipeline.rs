@@ -242,8 +242,17 @@ impl PipelineMetrics {
             let counts = (self.batch_events.get_sample_sum(), self.batch_events.get_sample_count());
             follower.follow(&self.families, &mut known.series, sample, stats, counts);
         }
-        for (sink, in_flight) in self.sinks.iter().zip(sample.sinks_in_flight) {
-            sink.depth.set(gauge(*in_flight));
+        for (sink, sample) in self.sinks.iter().zip(sample.sinks) {
+            sink.depth.set(gauge(sample.in_flight));
+            sink.lag_events.set(gauge(sample.lag_events));
+            sink.lag_seconds.set(sample.lag_seconds);
+            if let Some(position) = sample.position {
+                let families = &self.families;
+                known
+                    .series
+                    .of("sink_position", &families.sink_position, &[&self.name, &sink.id])
+                    .set(position as f64);
+            }
         }
     }
 
@@ -326,6 +335,7 @@ impl PipelineMetrics {
 /// The measurements of one sink.
 #[derive(Clone, Debug)]
 pub struct SinkMetrics {
+    id: String,
     events: IntCounter,
     batches: IntCounter,
     bytes: IntCounter,
@@ -336,6 +346,8 @@ pub struct SinkMetrics {
     retries: IntCounter,
     reconnects: IntCounter,
     depth: IntGauge,
+    lag_events: IntGauge,
+    lag_seconds: Gauge,
     last_delivery: Gauge,
     given_up: IntCounter,
 }
@@ -346,6 +358,7 @@ impl SinkMetrics {
         let kinds =
             SINK_KINDS.iter().map(|k| s.of("sink_failures", &f.sink_failures, &[name, sink, k.as_str()]));
         SinkMetrics {
+            id: sink.into(),
             failures: kinds.collect(),
             events: s.of("sink_events", &f.sink_events, &labels),
             batches: s.of("sink_batches", &f.sink_batches, &labels),
@@ -356,6 +369,8 @@ impl SinkMetrics {
             retries: s.of("retries", &f.sink_retries, &labels),
             reconnects: s.of("sink_reconnects", &f.sink_reconnects, &labels),
             depth: s.of("depth", &f.sink_depth, &labels),
+            lag_events: s.of("sink_lag_events", &f.sink_lag_events, &labels),
+            lag_seconds: s.of("sink_lag_seconds", &f.sink_lag_seconds, &labels),
             last_delivery: s.of("last_delivery", &f.last_delivery, &labels),
             given_up: s.of("dropped", &f.dropped, &[name, sink, "best_effort"]),
         }

@@ -204,11 +204,7 @@ fn parse_keys<'a>(spec: &'a Node, registry: &Registry, findings: &mut Findings) 
 }
 
 /// `spec.dlq`; `None` when it is off.
-fn parse_dlq(
-    node: &Node,
-    render: Option<RenderEvent>,
-    findings: &mut Findings,
-) -> Option<DlqSettings> {
+fn parse_dlq(node: &Node, render: Option<RenderEvent>, findings: &mut Findings) -> Option<DlqSettings> {
     let mut f = Fields::new(node, "spec.dlq", findings);
     let enabled = f.bool("enabled", false);
     let settings = DlqSettings {

@@ -101,11 +101,8 @@ impl Running {
     }
 
     async fn deliver_letter(&mut self, batch: Batch) -> Result<Delivered, Fault> {
-        let last = batch.last_id();
         let batch = match &self.standing {
-            Some(standing) => {
-                batch.ending(End { position: standing.from().clone(), events_done: 0 })
-            }
+            Some(standing) => batch.ending(End { position: standing.from().clone(), events_done: 0 }),
             None => batch,
         };
         let Some(sink) = &mut self.open else {
@@ -113,11 +110,6 @@ impl Running {
         };
         // Beside the numbered ones, which begin with 1.
         let delivery = Delivery { seq: BatchSeq(0), epoch: self.epoch };
-        let delivered = sink.deliver(Arc::new(batch), delivery).await?.await?;
-        if let Some(standing) = &mut self.standing {
-            let from = standing.from().clone();
-            standing.acknowledged(Some(&from), 1, last);
-        }
-        Ok(delivered)
+        sink.deliver(Arc::new(batch), delivery).await?.await
     }
 }

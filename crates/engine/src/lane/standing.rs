@@ -25,8 +25,8 @@ pub(super) struct Standing {
     from: Position,
     /// What the sink said when the start was chosen, until the first delivery.
     at_start: Option<Option<Held>>,
-    /// The last event of the last acknowledged batch.
-    last_event: Option<EventId>,
+    /// The target has held a position.
+    is_begun: bool,
     /// Events of acknowledged parts of a transaction that goes on.
     staged: u64,
     skip: Option<Skip>,
@@ -73,7 +73,7 @@ pub(super) enum Skipped {
 impl Standing {
     /// `from` is where the pipeline starts, `at_start` what the sink said then.
     pub(super) fn new(from: Position, at_start: Option<Held>) -> Standing {
-        Standing { from, at_start: Some(at_start), last_event: None, staged: 0, skip: None }
+        Standing { from, at_start: Some(at_start), is_begun: false, staged: 0, skip: None }
     }
 
     /// The last whole position, as the lane knows it.
@@ -96,13 +96,16 @@ impl Standing {
         order: impl FnOnce(&Position, &Position) -> Option<Ordering>,
     ) -> Verdict {
         if let Some(at_start) = self.at_start.take() {
-            return self.compare_with_start(at_start.as_ref(), target);
+            return self.compare_with_start(at_start.as_ref(), target, order);
         }
         self.skip = None;
         let Some(target) = target else {
-            // Nothing was ever committed, neither by us.
-            let nothing_yet = self.last_event.is_none();
-            return if nothing_yet { Verdict::GoOn(0) } else { Verdict::Stop(position_lost()) };
+            return match self.staged {
+                _ if self.is_begun => Verdict::Stop(position_lost()),
+                // Nothing was ever committed, neither by us.
+                0 => Verdict::GoOn(0),
+                _ => Verdict::BeginAgain(staged_lost()),
+            };
         };
         if target.position == self.from {
             return match target.inside.checked_sub(self.staged) {
@@ -129,12 +132,21 @@ impl Standing {
         }
     }
 
-    fn compare_with_start(&mut self, at_start: Option<&Held>, target: Option<&Held>) -> Verdict {
+    fn compare_with_start(
+        &mut self,
+        at_start: Option<&Held>,
+        target: Option<&Held>,
+        order: impl FnOnce(&Position, &Position) -> Option<Ordering>,
+    ) -> Verdict {
         if at_start != target {
             return Verdict::BeginAgain(moved(Class::Retry));
         }
         let Some(target) = target else { return Verdict::GoOn(0) };
-        self.last_event = Some(target.event);
+        self.is_begun = true;
+        if order(&target.position, &self.from) == Some(Ordering::Less) {
+            // Nothing for it lies between: the checkpoint knew.
+            self.from.clone_from(&target.position);
+        }
         if target.position != self.from {
             // The start lies before what is held here, because another sink needs it.
             self.hold(target, None);
@@ -177,10 +189,10 @@ impl Standing {
     }
 
     /// A batch was acknowledged, or found to be held.
-    pub(super) fn acknowledged(&mut self, end: Option<&Position>, events: u64, last_event: Option<EventId>) {
-        self.last_event = last_event.or(self.last_event);
+    pub(super) fn acknowledged(&mut self, end: Option<&Position>, events: u64) {
         match end {
             Some(end) => {
+                self.is_begun = true;
                 self.from.clone_from(end);
                 self.staged = 0;
             }

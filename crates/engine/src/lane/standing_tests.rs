@@ -40,7 +40,7 @@ fn by_number(a: &Position, b: &Position) -> Option<Ordering> {
 fn going() -> Standing {
     let mut standing = Standing::new(place(1), None);
     assert!(matches!(standing.compare(None, again(&[]), by_number), Verdict::GoOn(0)));
-    standing.acknowledged(Some(&place(2)), 10, Some(event(20)));
+    standing.acknowledged(Some(&place(2)), 10);
     standing
 }
 
@@ -66,6 +66,21 @@ fn the_start_is_behind_the_target() {
     assert_eq!(skip(&mut standing, 10, None, false), Ok(Skipped::Whole));
     assert_eq!(skip(&mut standing, 10, Some(3), true), Ok(Skipped::Through(event(50))));
     assert_eq!(skip(&mut standing, 10, None, true), Ok(Skipped::Nothing));
+}
+
+#[test]
+fn the_start_is_beyond_the_target_and_nothing_lies_between() {
+    let mut standing = Standing::new(place(7), Some(held(5, 50)));
+    assert!(matches!(standing.compare(Some(&held(5, 50)), again(&[Some(8)]), by_number), Verdict::GoOn(0)));
+    assert_eq!(skip(&mut standing, 10, None, true), Ok(Skipped::Nothing));
+    assert!(matches!(standing.compare(Some(&held(5, 50)), again(&[Some(8)]), by_number), Verdict::GoOn(0)));
+    // A chain may have begun the transaction that follows.
+    let mut standing = Standing::new(place(7), Some(inside(5, 53, 3)));
+    assert!(matches!(
+        standing.compare(Some(&inside(5, 53, 3)), again(&[Some(8)]), by_number),
+        Verdict::GoOn(0)
+    ));
+    assert_eq!(skip(&mut standing, 10, Some(2), true), Ok(Skipped::Through(event(53))));
 }
 
 #[test]
@@ -140,7 +155,7 @@ fn a_part_of_the_batch_arrived() {
 #[test]
 fn acknowledged_parts_are_there_for_good_or_lost() {
     let mut standing = going();
-    standing.acknowledged(None, 5, Some(event(25)));
+    standing.acknowledged(None, 5);
     let verdict = standing.compare(Some(&held(2, 20)), again(&[Some(3)]), by_number);
     assert_eq!(code(&verdict), ("sink.transaction_lost", Class::Retry));
     assert!(matches!(standing.compare(Some(&held(3, 30)), again(&[Some(3)]), by_number), Verdict::GoOn(1)));
@@ -174,6 +189,15 @@ fn the_position_is_gone() {
     for _ in 0..2 {
         assert!(matches!(nothing_yet.compare(None, again(&[Some(2)]), by_number), Verdict::GoOn(0)));
     }
+}
+
+#[test]
+fn the_first_transaction_was_given_up_in_parts() {
+    let mut standing = Standing::new(place(1), None);
+    assert!(matches!(standing.compare(None, again(&[]), by_number), Verdict::GoOn(0)));
+    standing.acknowledged(None, 5);
+    let verdict = standing.compare(None, again(&[Some(2)]), by_number);
+    assert_eq!(code(&verdict), ("sink.transaction_lost", Class::Retry));
 }
 
 #[test]

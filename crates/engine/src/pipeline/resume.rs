@@ -9,10 +9,14 @@
 //!   exactly-once   C ──────── P₁       a crash between the commit and the save: begins at P₁
 //!   another        C ──── P₂           begins at P₂, and the pipeline at the earliest of C (if needed), P₁ and P₂
 //! ```
+//!
+//! A place read past without an event for the sinks is saved and released, and no target ever hears of it: so the checkpoint
+//! says what each target held then. One that holds that still lacks nothing before the checkpoint; one that holds
+//! something earlier has lost it, and is delivered to again from there.
 
 use super::saving::obeying;
 use super::{Beginnings, Failure, LAST_SAVE, Loop, Mode, Reading, STATE};
-use crate::lane::{Begin, random};
+use crate::lane::Begin;
 use deltaforge_core::batch::{BatchBuilder, Limits};
 use deltaforge_core::checkpoint::Checkpoint;
 use deltaforge_core::config::RetryPolicy;
@@ -23,8 +27,8 @@ use deltaforge_core::{Class, Fault, Position};
 use std::cmp::Ordering;
 use std::sync::Arc;
 
-/// How often a pipeline begins again when that does not help.
-const AGAIN: RetryPolicy = RetryPolicy { initial_ms: 100, max_ms: 10_000, jitter: 0.2, max_attempts: 0 };
+/// How often a pipeline begins again when that does not help. Without jitter: a simulated run can be repeated.
+const AGAIN: RetryPolicy = RetryPolicy { initial_ms: 100, max_ms: 10_000, jitter: 0.0, max_attempts: 0 };
 
 /// What the sinks hold, as far as they have told.
 pub(super) struct Standings {
@@ -64,6 +68,12 @@ impl Standings {
         self.sinks.iter().map(held).collect()
     }
 
+    /// Whether a target holds what it held when the checkpoint was saved.
+    fn is_as_saved(&self, sink: &str, held: &Held) -> bool {
+        let mut sinks = self.checkpoint.iter().flat_map(|checkpoint| &checkpoint.sinks);
+        sinks.any(|saved| saved.sink == sink && saved.position == held.position)
+    }
+
     /// The earliest place that a sink needs; `None` on the first start ever. `waits_for` leaves out the sinks that nothing waits for.
     ///
     /// # Errors
@@ -71,6 +81,7 @@ impl Standings {
     fn start(
         &self,
         source: &dyn SourcePlan,
+        sinks: &[Arc<dyn SinkPlan>],
         waits_for: impl Fn(usize) -> bool,
     ) -> Result<Option<End>, Fault> {
         let saved = self.checkpoint.as_ref();
@@ -78,7 +89,13 @@ impl Standings {
         let (mut start, mut without): (Option<End>, bool) = (None, false);
         for (sink, told) in self.sinks.iter().enumerate().filter(|(sink, _)| waits_for(*sink)) {
             let needs = match told {
-                Told::Holds(Some(held)) => Some(End { position: held.position.clone(), events_done: 0 }),
+                Told::Holds(Some(held)) => {
+                    let needs = End { position: held.position.clone(), events_done: 0 };
+                    match saved.clone().filter(|_| self.is_as_saved(sinks[sink].id(), held)) {
+                        Some(saved) => Some(later(source, needs, saved)?),
+                        None => Some(needs),
+                    }
+                }
                 Told::Holds(None) | Told::NotAsked | Told::NotYet => saved.clone(),
             };
             tracing::debug!(sink, position = ?needs.as_ref().map(|end| &end.position), "begins behind");
@@ -98,6 +115,11 @@ impl Standings {
             start => Ok(start),
         }
     }
+}
+
+/// The later one of two places of one log.
+fn later(source: &dyn SourcePlan, a: End, b: End) -> Result<End, Fault> {
+    Ok(if earlier(source, a.clone(), b.clone())? == a { b } else { a })
 }
 
 fn earlier(source: &dyn SourcePlan, a: End, b: End) -> Result<End, Fault> {
@@ -132,9 +154,12 @@ impl Loop {
         if !standings.are_complete() {
             return Ok(());
         }
-        let start = standings.start(self.spec.source.as_ref(), |sink| self.progress.waits_for(sink));
+        let waits_for = |sink| self.progress.waits_for(sink);
+        let start = standings.start(self.spec.source.as_ref(), &self.spec.sinks, waits_for);
         let start = start.map_err(|fault| Failure::of(fault, STATE))?;
         self.held_at_start = standings.held();
+        let position = |held: &Option<Held>| held.as_ref().map(|held| held.position.clone());
+        self.stored = self.held_at_start.iter().map(position).collect();
         if let Some(start) = start.filter(|start| Some(start) != self.progress.safe()) {
             tracing::info!(
                 pipeline = self.spec.name,
@@ -146,6 +171,11 @@ impl Loop {
         }
         self.open_source();
         Ok(())
+    }
+
+    /// Some target stores positions.
+    pub(super) fn is_exact(&self) -> bool {
+        self.spec.sinks.iter().any(|plan| plan.exactly_once())
     }
 
     /// Tells the lanes of exactly-once sinks where the first batch begins.
@@ -162,7 +192,7 @@ impl Loop {
     pub(super) async fn begin_again(mut self, failure: Failure) -> Option<Beginnings> {
         let Failure { fault, component, .. } = failure;
         self.beginnings += 1;
-        let pause = AGAIN.pause(self.beginnings, random());
+        let pause = AGAIN.pause(self.beginnings, 0.0);
         tracing::warn!(
             pipeline = self.spec.name,
             sink_id = component,

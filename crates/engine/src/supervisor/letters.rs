@@ -178,11 +178,7 @@ impl Supervisor {
         }
         sum.delivered += delivered.len() as u64;
         tried.retain(|id| !delivered.contains(id));
-        self.0
-            .store
-            .remove_dead_letters(source_id, &Which::Ids(delivered))
-            .await
-            .map_err(Refusal::Store)?;
+        self.0.store.remove_dead_letters(source_id, &Which::Ids(delivered)).await.map_err(Refusal::Store)?;
         self.0.store.count_attempts(source_id, &tried).await.map_err(Refusal::Store)?;
         sum.failed = sum.retried - sum.delivered;
         Ok(())

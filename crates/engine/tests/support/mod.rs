@@ -10,13 +10,13 @@
 )]
 
 use async_trait::async_trait;
-use deltaforge_core::dead_letter::{
-    Appended, DeadLetter, DeadLetterPage, DeadLetterQuery, DeadLetterStore, NewDeadLetter, Room, Which,
-};
 use deltaforge_core::checkpoint::{
     Checkpoint, CheckpointStore, DocumentStore, Lease, SchemaHistory, SinkProgress, StateStore, Version,
 };
 use deltaforge_core::config::{Fields, Report, RetryPolicy, Severity};
+use deltaforge_core::dead_letter::{
+    Appended, DeadLetter, DeadLetterPage, DeadLetterQuery, DeadLetterStore, NewDeadLetter, Room, Which,
+};
 use deltaforge_core::metrics::PipelineMetrics;
 use deltaforge_core::schema::SchemaRecord;
 use deltaforge_core::sink::{Sink, SinkContext, SinkKind, SinkPlan};

@@ -82,6 +82,10 @@ impl SinkPlan for RedisPlan {
         self.settings().exactly_once
     }
 
+    fn encoding(&self) -> Option<String> {
+        Some(self.settings().common.envelope.encoding())
+    }
+
     fn retry(&self) -> RetryPolicy {
         self.settings().common.retry
     }

@@ -18,7 +18,13 @@ pub const DELIVERY: Delivery = Delivery { seq: BatchSeq(1), epoch: Epoch(1) };
 
 pub fn context() -> SinkContext {
     let source = SourceInfo { connector: "postgresql", fields: &[] };
-    SinkContext { pipeline: "test".into(), tenant: "default".into(), source, metrics: None }
+    SinkContext {
+        pipeline: "test".into(),
+        tenant: "default".into(),
+        source,
+        shares_encoding: false,
+        metrics: None,
+    }
 }
 
 /// What parsing says: the plan, or the findings as `path: class: message`.

@@ -102,11 +102,7 @@ impl Shelves {
         Ok(Appended::Stored { id, dropped: above })
     }
 
-    pub(super) fn page(
-        &mut self,
-        source_id: &str,
-        query: &DeadLetterQuery,
-    ) -> Result<DeadLetterPage, Fault> {
+    pub(super) fn page(&mut self, source_id: &str, query: &DeadLetterQuery) -> Result<DeadLetterPage, Fault> {
         let shelf = self.shelf(source_id)?;
         let passes = |l: &Label| {
             query.sink.as_ref().is_none_or(|sink| *sink == l.sink)
@@ -251,8 +247,8 @@ impl Shelf {
         let text =
             serde_json::to_string_pretty(&file).map_err(|e| Fault::bug("state.encode", e.to_string()))?;
         let path = self.path(id);
-        let written =
-            make_dir(&self.dir).and_then(|()| replace(&self.dir, &format!("{id}.json"), &format!("{text}\n")));
+        let written = make_dir(&self.dir)
+            .and_then(|()| replace(&self.dir, &format!("{id}.json"), &format!("{text}\n")));
         written.map_err(|e| faults::unwritable(&path, &e))?;
         let NewDeadLetter { sink, kind, event_id, stored_ms, .. } = entry;
         self.entries.insert(id, Label { sink, kind, event_id, stored_ms });
@@ -283,7 +279,8 @@ impl Shelf {
 fn folder(source_id: &str) -> String {
     let mut name = String::new();
     for byte in source_id.bytes() {
-        let plain = byte.is_ascii_alphanumeric() || b"-_".contains(&byte) || (byte == b'.' && !name.is_empty());
+        let plain =
+            byte.is_ascii_alphanumeric() || b"-_".contains(&byte) || (byte == b'.' && !name.is_empty());
         if plain { name.push(char::from(byte)) } else { name += &format!("%{byte:02X}") }
     }
     if name.is_empty() { "%".into() } else { name }

@@ -73,7 +73,9 @@ impl FileStore {
     /// takes away what somebody does.
     async fn sweep_letters(&self, source_id: &str) -> Result<(), Fault> {
         let (key, letters) = (source_id.to_owned(), Arc::clone(&self.letters));
-        self.files.read(move |book| if book.is_unowned(&key) { lock(&letters).forget(&key) } else { Ok(()) }).await
+        self.files
+            .read(move |book| if book.is_unowned(&key) { lock(&letters).forget(&key) } else { Ok(()) })
+            .await
     }
 }
 
@@ -181,10 +183,13 @@ impl DocumentStore for FileStore {
 
 #[async_trait]
 impl DeadLetterStore for FileStore {
-    async fn append_dead_letter(&self, source_id: &str,
+    async fn append_dead_letter(
+        &self,
+        source_id: &str,
         entry: NewDeadLetter,
         room: Room,
-        epoch: Epoch,) -> Result<Appended, Fault> {
+        epoch: Epoch,
+    ) -> Result<Appended, Fault> {
         let (key, letters) = (source_id.to_owned(), Arc::clone(&self.letters));
         // Inside a job, so that nobody takes the key over between the look at its epoch and the write.
         self.files

@@ -10,7 +10,8 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 type Result<T> = std::result::Result<T, Failure>;
 
-const COLUMNS: &str = "id, attempts, sink, kind, message, event_id, position, stored_ms, truncated, event, frozen";
+const COLUMNS: &str =
+    "id, attempts, sink, kind, message, event_id, position, stored_ms, truncated, event, frozen";
 
 pub(super) fn append(
     db: &Connection,
@@ -98,9 +99,8 @@ pub(super) fn remove(db: &Connection, source_id: &str, which: &Which) -> Result<
 }
 
 pub(super) fn count_attempts(db: &Connection, source_id: &str, ids: &[u64]) -> Result<()> {
-    let mut one = db.prepare_cached(
-        "UPDATE dead_letters SET attempts = attempts + 1 WHERE source_id = ?1 AND id = ?2",
-    )?;
+    let mut one = db
+        .prepare_cached("UPDATE dead_letters SET attempts = attempts + 1 WHERE source_id = ?1 AND id = ?2")?;
     for id in sorted(ids) {
         one.execute(params![source_id, id])?;
     }

@@ -201,10 +201,13 @@ impl DocumentStore for SqliteStore {
 
 #[async_trait]
 impl DeadLetterStore for SqliteStore {
-    async fn append_dead_letter(&self, source_id: &str,
+    async fn append_dead_letter(
+        &self,
+        source_id: &str,
         entry: NewDeadLetter,
         room: Room,
-        epoch: Epoch,) -> Result<Appended, Fault> {
+        epoch: Epoch,
+    ) -> Result<Appended, Fault> {
         let key = source_id.to_owned();
         self.write(move |db| letters::append(db, &key, &entry, room, epoch)).await
     }

@@ -67,10 +67,7 @@ const DEAD_LETTERS: &str = "
     ) STRICT";
 
 /// From format 1 to format 2, and from 2 to 3.
-const MIGRATIONS: [&str; 2] = [
-    "ALTER TABLE schemas ADD COLUMN detail TEXT",
-    DEAD_LETTERS,
-];
+const MIGRATIONS: [&str; 2] = ["ALTER TABLE schemas ADD COLUMN detail TEXT", DEAD_LETTERS];
 
 /// What a job may run into.
 #[derive(Debug)]

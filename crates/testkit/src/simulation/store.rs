@@ -1,15 +1,15 @@
 //! The simulated store: the real one in memory, behind bad weather. What it holds outlives the engines.
 
 use super::rng::Rng;
-use super::world::World;
+use super::world::{LaneFacts, World};
 use async_trait::async_trait;
 use deltaforge_core::checkpoint::{
     Checkpoint, CheckpointStore, DocumentStore, Lease, SchemaHistory, StateStore, Version,
 };
-use deltaforge_core::fault::{Fault, Kind};
 use deltaforge_core::dead_letter::{
     Appended, DeadLetter, DeadLetterPage, DeadLetterQuery, DeadLetterStore, NewDeadLetter, Room, Which,
 };
+use deltaforge_core::fault::{Fault, Kind};
 use deltaforge_core::position::Epoch;
 use deltaforge_core::schema::SchemaRecord;
 use std::sync::Arc;
@@ -56,6 +56,13 @@ impl SimStore {
 
     /// Makes a call with a fate: late, twice as late, in vain, or in effect without an answer.
     async fn call<T>(&self, what: &str, call: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        self.world.facts().runs[self.run].awaits_store = true;
+        let done = self.make(what, call).await;
+        self.world.facts().runs[self.run].awaits_store = false;
+        done
+    }
+
+    async fn make<T>(&self, what: &str, call: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
         let fate = self.fate();
         tokio::time::sleep(fate.before).await;
         if fate.fails == Some(false) {
@@ -107,6 +114,14 @@ impl CheckpointStore for SimStore {
                 run.resumed = true;
                 run.from_inside = done > 0;
                 run.given = Some(lsn);
+            }
+            if self.world.plan.exact {
+                // It begins where its sinks stand, perhaps not for the first time.
+                (run.from, run.given, run.handed) = (None, None, 0);
+                for lane in &mut run.lanes {
+                    let acknowledged = std::mem::take(&mut lane.acknowledged);
+                    *lane = LaneFacts { acknowledged, ..LaneFacts::default() };
+                }
             }
             drop(facts);
             self.world.count(match place {
@@ -206,10 +221,13 @@ impl DocumentStore for SimStore {
 
 #[async_trait]
 impl DeadLetterStore for SimStore {
-    async fn append_dead_letter(&self, source_id: &str,
+    async fn append_dead_letter(
+        &self,
+        source_id: &str,
         entry: NewDeadLetter,
         room: Room,
-        epoch: Epoch,) -> Result<Appended, Fault> {
+        epoch: Epoch,
+    ) -> Result<Appended, Fault> {
         self.call("append dead letter", self.inner.append_dead_letter(source_id, entry, room, epoch)).await
     }
 
