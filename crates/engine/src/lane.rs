@@ -313,8 +313,9 @@ impl Running {
             self.report(LaneNews::Failed(fault)).await?;
             return Ok(false);
         };
-        let standing =
-            self.standing.get_or_insert_with(|| Standing::new(begin.from.clone(), begin.held.clone()));
+        let standing = self.standing.get_or_insert_with(|| {
+            Standing::new(begin.from.clone(), begin.held.clone()).with_letters(self.letters.is_some())
+        });
         let held = match sink.take_over(standing.from()).await {
             Ok(held) => held,
             Err(fault) => return self.failed(fault).await,

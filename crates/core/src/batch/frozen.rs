@@ -114,6 +114,7 @@ fn read(bytes: &[u8]) -> Option<Batch> {
         tables: Arc::new(vec![Arc::new(schema)]),
         end: None,
         texts: Default::default(),
+        beside: true,
         estimated_bytes: estimated_bytes as usize,
     })
 }
@@ -226,7 +227,7 @@ mod tests {
         for event in batch.events() {
             let frozen = freeze(&batch, event.id()).unwrap();
             let thawed = thaw(&frozen).unwrap();
-            assert_eq!((thawed.len(), thawed.end()), (1, None));
+            assert_eq!((thawed.len(), thawed.end(), thawed.last_id()), (1, None, None));
             let again = thawed.event(0).unwrap();
             assert_eq!(again.table(), event.table());
             assert_eq!((again.id(), again.op(), again.ddl()), (event.id(), event.op(), event.ddl()));

@@ -7,7 +7,8 @@
 //!
 //! A redelivery is a batch of its own, beside the numbered ones: it waits until nothing is in flight and the last batch
 //! ended with a transaction. An exactly-once sink gets it with the position that its target holds already, so that event and
-//! position are stored in one step and the stream goes on from where it was.
+//! position are stored in one step and the stream goes on from where it was; what the target tells as its last event stays
+//! that of the stream ([`Batch::last_id`]), as the stream would never meet the other one again.
 
 use super::{Gone, LaneNews, Running};
 use crate::dead_letters::Redelivery;
@@ -51,8 +52,8 @@ impl Running {
 
     /// The last whole position before a batch.
     fn position_before(&self, index: usize) -> Option<Position> {
-        let ends = self.again.iter().take(index).filter_map(|job| job.batch.end());
-        ends.last().map(|end| end.position.clone()).or_else(|| self.acknowledged_to.clone())
+        let mut ends = self.again.iter().take(index).filter_map(|job| job.batch.end());
+        ends.next_back().map(|end| end.position.clone()).or_else(|| self.acknowledged_to.clone())
     }
 
     /// Whether dead letters wait and their turn can come: then no further batch is taken.
@@ -101,10 +102,8 @@ impl Running {
     }
 
     async fn deliver_letter(&mut self, batch: Batch) -> Result<Delivered, Fault> {
-        let batch = match &self.standing {
-            Some(standing) => batch.ending(End { position: standing.from().clone(), events_done: 0 }),
-            None => batch,
-        };
+        let end = |position: &Position| End { position: position.clone(), events_done: 0 };
+        let batch = batch.beside(self.standing.as_ref().map(|standing| end(standing.from())));
         let Some(sink) = &mut self.open else {
             return Err(Fault::retry("sink.dropped", "the sink is not open"));
         };

@@ -30,6 +30,8 @@ pub(super) struct Standing {
     /// Events of acknowledged parts of a transaction that goes on.
     staged: u64,
     skip: Option<Skip>,
+    /// Events may have become dead letters: fewer are held than come again.
+    with_letters: bool,
 }
 
 /// Everything up to an event is held, and is not delivered.
@@ -73,7 +75,20 @@ pub(super) enum Skipped {
 impl Standing {
     /// `from` is where the pipeline starts, `at_start` what the sink said then.
     pub(super) fn new(from: Position, at_start: Option<Held>) -> Standing {
-        Standing { from, at_start: Some(at_start), is_begun: false, staged: 0, skip: None }
+        Standing {
+            from,
+            at_start: Some(at_start),
+            is_begun: false,
+            staged: 0,
+            skip: None,
+            with_letters: false,
+        }
+    }
+
+    /// For a sink whose events may become dead letters.
+    pub(super) fn with_letters(mut self, with_letters: bool) -> Standing {
+        self.with_letters = with_letters;
+        self
     }
 
     /// The last whole position, as the lane knows it.
@@ -170,7 +185,7 @@ impl Standing {
         &mut self,
         events: u64,
         at: impl FnOnce(EventId) -> Option<usize>,
-        is_beyond: impl FnOnce(&Position) -> bool,
+        is_beyond: impl Fn(&Position) -> bool,
     ) -> Result<Skipped, Fault> {
         let Some(skip) = &mut self.skip else { return Ok(Skipped::Nothing) };
         if at(skip.event).is_some() {
@@ -180,6 +195,8 @@ impl Standing {
         }
         match &mut skip.left {
             Some(left) if *left > events => *left -= events,
+            // The event is in a later part of the transaction, unless this one was the last.
+            Some(left) if self.with_letters && !is_beyond(&skip.position) => *left = 1,
             Some(_) => return Err(not_met(&skip.position)),
             None if !is_beyond(&skip.position) => {}
             None if skip.inside == 0 => return Err(not_met(&skip.position)),

@@ -260,8 +260,15 @@ fn exactly_once_with_dead_letters() {
     test.wait_delivered(&[1, 3, 4]);
     assert_eq!(list(&engine)["total"], 1, "met again after the kill, it is the same letter");
     test.redis.cli(&["CONFIG", "SET", "proto-max-bulk-len", "512mb"]);
+    let held = || -> Value {
+        serde_json::from_str(&test.redis.cli(&["GET", "deltaforge:position:p/r:{changes}"])).unwrap()
+    };
+    let before = held();
     wait_for("the event to be delivered", PATIENCE, || cli(&engine, &["retry", "--all"])["delivered"] == 1);
     test.wait_delivered(&[1, 3, 4, 2]);
+    assert!(before["event_id"].is_string() && before["position"].is_object(), "{before}");
+    let place = |held: &Value| [held["position"].clone(), held["event_id"].clone()];
+    assert_eq!(place(&held()), place(&before), "the stream's place and last event stay what they were");
     engine.kill();
     // Also without what was saved here: the position is the target's own.
     std::fs::remove_dir_all(test.home.path("state")).unwrap();

@@ -177,7 +177,7 @@ impl Writer {
         }
         scratch.clear();
         let key = settings.key.as_ref();
-        if !key.is_some_and(|key| key.render_json(event, context, scratch).is_ok()) {
+        if key.is_none_or(|key| key.render_json(event, context, scratch).is_err()) {
             encoder.key(event, scratch);
         }
         headers.push((HeaderName::from_static("df-key"), value(scratch, event.id())?));
