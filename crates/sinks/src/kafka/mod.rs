@@ -25,7 +25,7 @@ use deltaforge_core::Fault;
 use deltaforge_core::config::{Fields, Report, RetryPolicy};
 use deltaforge_core::sink::{Held, Sink, SinkContext, SinkKind, SinkPlan};
 use deltaforge_core::source::Names;
-use positions::Positions;
+use positions::{Look, Positions};
 use producer::{Ending, Producer};
 use rdkafka::ClientConfig;
 use reports::{Reports, SetLimit};
@@ -166,10 +166,9 @@ impl KafkaPlan {
             limit: self.settings.send_timeout,
         };
         let asked = positions.clone();
-        let known = producer.call(move |_| if asked.exists()? { asked.look().map(Some) } else { Ok(None) });
-        let held = match known.await? {
-            Some(held) => held,
-            None => {
+        let held = match producer.call(move |_| asked.look()).await? {
+            Look::Held(held) => held,
+            Look::NoTopic => {
                 positions.create().await?;
                 None
             }

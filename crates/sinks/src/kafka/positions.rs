@@ -39,6 +39,12 @@ pub(super) struct Positions {
     pub(super) limit: Duration,
 }
 
+/// What a look came to.
+pub(super) enum Look {
+    NoTopic,
+    Held(Option<Held>),
+}
+
 /// Makes a topic; that it exists already is as good.
 ///
 /// # Errors
@@ -86,35 +92,29 @@ impl Positions {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "earliest")
             .set("enable.partition.eof", "true")
+            // The end is told with the answer to a fetch: it is not to wait for records that may come.
+            .set("fetch.wait.max.ms", "10")
             .set("isolation.level", isolation);
         config.create().map_err(|e| of(&e, "making a reader of positions"))
     }
 
-    /// Whether the topic is there.
+    /// The last position that a committed reader sees at present, or that there is no such topic. Disturbs nobody.
     ///
     /// # Errors
     /// What the cluster answers.
-    pub(super) fn exists(&self) -> Result<bool, Fault> {
+    pub(super) fn look(&self) -> Result<Look, Fault> {
         let what = format!("asking for the topic `{}`", self.topic);
         let consumer = self.consumer("read_committed")?;
         let metadata =
             consumer.fetch_metadata(Some(&self.topic), self.limit).map_err(|e| of(&e, &what))?;
-        let Some(topic) = metadata.topics().first() else { return Ok(false) };
-        match topic.error().map(Code::from) {
-            None => Ok(!topic.partitions().is_empty()),
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::LeaderNotAvailable) => Ok(false),
-            Some(code) => Err(fault(code, &what, "")),
+        let topic = metadata.topics().first();
+        match topic.and_then(|topic| topic.error()).map(Code::from) {
+            None if topic.is_some_and(|topic| !topic.partitions().is_empty()) => {}
+            None | Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => return Ok(Look::NoTopic),
+            Some(code) => return Err(fault(code, &what, "")),
         }
-    }
-
-    /// The last position that a committed reader sees at present. Disturbs nobody.
-    ///
-    /// # Errors
-    /// What the cluster answers.
-    pub(super) fn look(&self) -> Result<Option<Held>, Fault> {
-        let committed = self.consumer("read_committed")?;
-        let (low, stable) = self.bounds(&committed)?;
-        self.last_before(&committed, low, stable)
+        let (low, stable) = self.bounds(&consumer)?;
+        self.last_before(&consumer, low, stable).map(Look::Held)
     }
 
     /// The last committed position for certain. To be called after `init_transactions`, see above.

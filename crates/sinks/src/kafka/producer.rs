@@ -137,10 +137,14 @@ impl Drop for Producer {
 fn poll(client: Arc<BaseProducer<Reports>>, shared: &Shared, patience: Duration) {
     while !*shared.ending.borrow() {
         client.poll(POLL);
-        if client.context().fatal.swap(false, SeqCst) {
-            let why = client.client().fatal_error();
-            let (code, reason) = why.unwrap_or((Code::Unknown, "the producer came to its end".into()));
-            client.context().fail(fault(code, "the producer came to its end", &reason));
+        if client.context().ended.swap(false, SeqCst) {
+            let what = "the producer came to its end";
+            match client.client().fatal_error() {
+                Some((code, reason)) => client.context().fail(fault(code, what, &reason)),
+                // The transaction failed: the commit under way tells why.
+                None if shared.stage.load(SeqCst) == Stage::Committing as u8 => {}
+                None => client.context().fail(fault(Code::PurgeQueue, what, "")),
+            }
         }
     }
     end(&client, shared, patience);

@@ -52,8 +52,8 @@ pub(super) struct Reports {
     retransmits: Mutex<u64>,
     /// The last trouble with a connection, for messages.
     trouble: Mutex<String>,
-    /// A fatal error was seen; the thread asks for it.
-    pub(super) fatal: AtomicBool,
+    /// The client has given up what it held; the thread asks why.
+    pub(super) ended: AtomicBool,
     limit: SetLimit,
     learned: Arc<Mutex<SetLimit>>,
 }
@@ -92,7 +92,7 @@ impl Reports {
             metrics,
             retransmits: Mutex::default(),
             trouble: Mutex::default(),
-            fatal: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             limit,
             learned,
         }
@@ -194,9 +194,9 @@ impl Reports {
             }
             Some(error) => {
                 let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
-                // Why the producer came to its end is asked by the thread, and fails all.
-                if code == Code::Fatal {
-                    self.fatal.store(true, Relaxed);
+                // Only a consequence: the reason is asked for by the thread, or told by the commit, and fails all.
+                if matches!(code, Code::Fatal | Code::PurgeQueue | Code::PurgeInflight) {
+                    self.ended.store(true, Relaxed);
                     return;
                 }
                 let event = open.batch.event(event as usize).map(|event| event.id());
@@ -272,7 +272,7 @@ impl ClientContext for Reports {
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
         if code == Code::Fatal {
-            self.fatal.store(true, Relaxed);
+            self.ended.store(true, Relaxed);
             return;
         }
         if code != Code::AllBrokersDown {

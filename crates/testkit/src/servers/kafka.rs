@@ -245,6 +245,7 @@ fn log_dirs(dir: &Path) -> String {
     format!("log.dirs={}\n", dir.join("data").display())
 }
 
+/// Records bear the times of their changes, which in tests may lie years back: nothing is to be removed for its age.
 fn properties(
     options: &KafkaOptions,
     dir: &Path,
@@ -267,7 +268,8 @@ fn properties(
          transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\n\
          transaction.state.log.num.partitions=1\ngroup.initial.rebalance.delay.ms=0\n\
          share.coordinator.state.topic.replication.factor=1\nshare.coordinator.state.topic.min.isr=1\n\
-         auto.create.topics.enable=false\ncontrolled.shutdown.enable=false\n"
+         auto.create.topics.enable=false\ncontrolled.shutdown.enable=false\n\
+         log.retention.ms=-1\n"
     );
     text += &log_dirs(dir);
     let mut add = |key: &str, value: &str| {
