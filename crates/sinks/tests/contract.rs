@@ -221,7 +221,10 @@ struct Topics<'a> {
 
 impl Subject for Topics<'_> {
     fn plan(&self, name: &str) -> Arc<dyn SinkPlan> {
-        plan("kafka", kafka::config(self.kafka, name, json!({ "id": name, "exactly_once": self.exactly_once })))
+        plan(
+            "kafka",
+            kafka::config(self.kafka, name, json!({ "id": name, "exactly_once": self.exactly_once })),
+        )
     }
 
     fn events(&self, name: &str) -> Vec<Value> {

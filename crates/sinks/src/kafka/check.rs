@@ -86,7 +86,9 @@ fn topic(client: &BaseProducer<Reports>, name: &str, limit: Duration) -> Result<
     let Some(topic) = metadata.topics().first() else { return Ok(None) };
     match topic.error().map(Code::from) {
         None => {}
-        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::LeaderNotAvailable) => return Ok(None),
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::LeaderNotAvailable) => {
+            return Ok(None);
+        }
         Some(code) => return Err(fault(code, &what, "")),
     }
     let partitions = topic.partitions();
@@ -142,7 +144,10 @@ fn look(
         Ok(config) => config,
         Err(fault) => {
             let evidence = format!("the settings of `{name}` are not known: {}", fault.message());
-            warn(evidence, "kafka-acls --add --operation DescribeConfigs --topic NAME --allow-principal User:USER");
+            warn(
+                evidence,
+                "kafka-acls --add --operation DescribeConfigs --topic NAME --allow-principal User:USER",
+            );
             return;
         }
     };
@@ -155,20 +160,28 @@ fn look(
         warn(evidence, "kafka-configs --alter --topic NAME --add-config min.insync.replicas=2");
     }
     if value("unclean.leader.election.enable") == "true" {
-        let evidence = format!("unclean leader elections are allowed for `{name}`: acknowledged records may vanish");
-        warn(evidence, "kafka-configs --alter --topic NAME --add-config unclean.leader.election.enable=false");
+        let evidence =
+            format!("unclean leader elections are allowed for `{name}`: acknowledged records may vanish");
+        warn(
+            evidence,
+            "kafka-configs --alter --topic NAME --add-config unclean.leader.election.enable=false",
+        );
     }
     let compacted = value("cleanup.policy").contains("compact");
     if positions {
         if !compacted || value("cleanup.policy").contains("delete") {
-            let evidence = format!("cleanup.policy of `{name}` is `{}`: positions vanish with time", value("cleanup.policy"));
+            let evidence = format!(
+                "cleanup.policy of `{name}` is `{}`: positions vanish with time",
+                value("cleanup.policy")
+            );
             let remedy = "kafka-configs --alter --topic NAME --add-config cleanup.policy=compact";
             report.add(row, Severity::Error, evidence, Some(remedy.into()));
         }
         return;
     }
     if compacted && !settings.tombstones {
-        let evidence = format!("`{name}` is compacted, and without tombstones the last event of a deleted row stays");
+        let evidence =
+            format!("`{name}` is compacted, and without tombstones the last event of a deleted row stays");
         warn(evidence, "set tombstones: true");
     }
     let largest = number("max.message.bytes");

@@ -77,8 +77,8 @@ impl Settings {
         let producer = producer_config(&client, send_timeout, transactional_id, transaction_timeout, &conf);
         let number = |key: &str| producer.get(key).and_then(|value| value.parse::<usize>().ok());
         let message_max_bytes = number("message.max.bytes").unwrap_or(MESSAGE_MAX_BYTES);
-        let transaction_timeout =
-            number("transaction.timeout.ms").map_or(transaction_timeout, |ms| Duration::from_millis(ms as u64));
+        let transaction_timeout = number("transaction.timeout.ms")
+            .map_or(transaction_timeout, |ms| Duration::from_millis(ms as u64));
         Some(Settings {
             common,
             topic: topic?,
@@ -125,8 +125,9 @@ fn topic(fields: &mut Fields<'_>) -> Option<Template> {
     if let Some(name) = topic.is_constant()
         && !is_topic(name.as_bytes())
     {
-        let message =
-            format!("a topic has 1 to {TOPIC_LONGEST} letters, digits, `.`, `_` or `-`, and is not `.` or `..`");
+        let message = format!(
+            "a topic has 1 to {TOPIC_LONGEST} letters, digits, `.`, `_` or `-`, and is not `.` or `..`"
+        );
         fields.form("topic", message, None);
         return None;
     }
@@ -148,7 +149,9 @@ fn headers(fields: &mut Fields<'_>) -> Vec<(String, Template)> {
     let mut headers = Vec::new();
     for (name, text) in fields.text_map("headers") {
         if name.is_empty() || ["df-event-id", "content-type", "df-old-key"].contains(&name.as_str()) {
-            let message = format!("`{name}` is not free: the sink itself writes `df-event-id`, `content-type`, `df-old-key`");
+            let message = format!(
+                "`{name}` is not free: the sink itself writes `df-event-id`, `content-type`, `df-old-key`"
+            );
             fields.error("headers", FindingClass::Conflict, message, Some("choose another name".into()));
             continue;
         }
@@ -180,7 +183,8 @@ struct Sasl {
 
 impl Sasl {
     fn parse(fields: &mut Fields<'_>) -> Option<Sasl> {
-        let oidc = fields.node("client_conf").and_then(|conf| conf.get("sasl.oauthbearer.token.endpoint.url"));
+        let oidc =
+            fields.node("client_conf").and_then(|conf| conf.get("sasl.oauthbearer.token.endpoint.url"));
         let oidc = oidc.is_some();
         fields.map("sasl", |f| {
             let mechanism = f.required_text("mechanism")?;
@@ -229,7 +233,9 @@ const OURS: [(&str, &str); 6] = [
 fn breaks(key: &str, value: &str) -> Option<Breaks> {
     let off = |value: &str| matches!(value.to_ascii_lowercase().as_str(), "false" | "0" | "f");
     match key {
-        "transactional.id" => Some(Breaks::Always("it is the sink's identity and made from pipeline and sink: see `exactly_once`")),
+        "transactional.id" => Some(Breaks::Always(
+            "it is the sink's identity and made from pipeline and sink: see `exactly_once`",
+        )),
         "delivery.report.only.error" if !off(value) => {
             Some(Breaks::Always("without reports of success nothing would ever count as delivered"))
         }
@@ -299,7 +305,9 @@ fn client_conf(fields: &mut Fields<'_>, exactly_once: bool) -> Vec<(String, Stri
 
 /// Asks librdkafka itself, without a connection.
 fn known(fields: &mut Fields<'_>, path: &str, key: &str, value: &str) -> bool {
-    let Err(error) = ClientConfig::new().set(key, value).create_native_config().map(drop) else { return true };
+    let Err(error) = ClientConfig::new().set(key, value).create_native_config().map(drop) else {
+        return true;
+    };
     match error {
         KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..) => {
             let hint = "the names are those of librdkafka's CONFIGURATION.md";
@@ -318,9 +326,11 @@ fn client_config(
     tls: &Tls,
     conf: &[(String, String)],
 ) -> ClientConfig {
-    let given = conf.iter().find(|(key, _)| key == "security.protocol").map(|(_, value)| value.to_lowercase());
+    let given =
+        conf.iter().find(|(key, _)| key == "security.protocol").map(|(_, value)| value.to_lowercase());
     let asked = given.as_deref().map(|protocol| protocol.ends_with("ssl"));
-    let default = if asked == Some(true) || tls.ca_file.is_some() { TlsMode::VerifyFull } else { TlsMode::Disable };
+    let default =
+        if asked == Some(true) || tls.ca_file.is_some() { TlsMode::VerifyFull } else { TlsMode::Disable };
     let mode = tls.mode.unwrap_or(default);
     let encrypted = mode != TlsMode::Disable;
     if asked.is_some_and(|asked| asked != encrypted) {
@@ -343,7 +353,10 @@ fn client_config(
         (true, false) => "sasl_plaintext",
         (true, true) => "sasl_ssl",
     };
-    client.set("bootstrap.servers", brokers).set("security.protocol", protocol).set("client.id", "deltaforge");
+    client
+        .set("bootstrap.servers", brokers)
+        .set("security.protocol", protocol)
+        .set("client.id", "deltaforge");
     if let Some(sasl) = sasl {
         client.set("sasl.mechanisms", sasl.mechanism);
         match &sasl.login {

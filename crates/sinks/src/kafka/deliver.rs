@@ -211,7 +211,8 @@ impl KafkaSink {
                 let size = self.records.key(record).len() + self.records.value(record).map_or(0, <[u8]>::len);
                 too_large(size, self.settings.message_max_bytes, event)
             }
-            _ => self.explained(of(error, &format!("handing a record for `{}` over", self.records.topic(record)))),
+            _ => self
+                .explained(of(error, &format!("handing a record for `{}` over", self.records.topic(record)))),
         }
     }
 
@@ -337,7 +338,9 @@ impl Sink for KafkaSink {
         let Some(once) = &mut self.once else { return Ok(None) };
         self.producer
             .call(move |client| {
-                client.init_transactions(limit).map_err(|error| of(&error, "taking over the transactional id"))
+                client
+                    .init_transactions(limit)
+                    .map_err(|error| of(&error, "taking over the transactional id"))
             })
             .await?;
         let positions = once.positions.clone();

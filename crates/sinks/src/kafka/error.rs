@@ -48,12 +48,7 @@ const MEANINGS: &[Meaning] = &[
         "check that `brokers` and the listeners that the brokers advertise can be reached from here",
     ),
     row(
-        &[
-            Code::UnknownTopicOrPartition,
-            Code::UnknownTopic,
-            Code::UnknownPartition,
-            Code::UnknownTopicId,
-        ],
+        &[Code::UnknownTopicOrPartition, Code::UnknownTopic, Code::UnknownPartition, Code::UnknownTopicId],
         Class::Retry,
         Kind::Target,
         "kafka.unknown_topic",
@@ -239,7 +234,8 @@ fn client_conf(why: &str) -> Fault {
 ///
 /// A listener that goes away in the middle of a handshake looks like a refusal as well; the text tells.
 pub(super) fn refusal(code: RDKafkaErrorCode, reason: &str) -> Option<Fault> {
-    let passing = ["Disconnected", "timed out", "Timed out", "transport", "Connection reset", "Broken pipe", "Local:"];
+    let passing =
+        ["Disconnected", "timed out", "Timed out", "transport", "Connection reset", "Broken pipe", "Local:"];
     match code {
         Code::Authentication | Code::SSL if passing.iter().any(|word| reason.contains(word)) => None,
         Code::Authentication if reason.contains("mechanism handshake failed") => {
@@ -251,7 +247,9 @@ pub(super) fn refusal(code: RDKafkaErrorCode, reason: &str) -> Option<Fault> {
             Some(fault(code, "a broker refuses this producer", reason))
         }
         Code::UnsupportedFeature => Some(fault(code, "the brokers cannot do what is asked for", reason)),
-        Code::Fatal => Some(Fault::retry("kafka.sequence_lost", format!("the producer came to its end: {reason}"))),
+        Code::Fatal => {
+            Some(Fault::retry("kafka.sequence_lost", format!("the producer came to its end: {reason}")))
+        }
         _ => None,
     }
 }
@@ -261,10 +259,11 @@ pub(super) fn fenced_or_late(fault: Fault, open: Option<Duration>, limit: Durati
     match open {
         Some(open) if fault.class() == Class::Fenced && open >= limit.mul_f64(0.9) => {
             let secs = limit.as_secs();
-            let message = format!("the transaction was open for {} s, the coordinator allows {secs}", open.as_secs());
-            Fault::retry("kafka.transaction_late", message)
-                .kind(Kind::Timeout)
-                .hint("raise transaction.timeout.ms in client_conf, and transaction.max.timeout.ms of the brokers")
+            let message =
+                format!("the transaction was open for {} s, the coordinator allows {secs}", open.as_secs());
+            Fault::retry("kafka.transaction_late", message).kind(Kind::Timeout).hint(
+                "raise transaction.timeout.ms in client_conf, and transaction.max.timeout.ms of the brokers",
+            )
         }
         _ => fault,
     }

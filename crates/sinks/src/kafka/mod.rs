@@ -121,9 +121,7 @@ impl KafkaPlan {
         let ended = async { before.wait_for(|ended| *ended).await.is_ok() };
         match tokio::time::timeout(patience(&self.settings) * 2, ended).await {
             Ok(_) => Ok(()),
-            Err(_) => {
-                Err(Fault::retry("kafka.given_up", "the producer before has not yet come to its end"))
-            }
+            Err(_) => Err(Fault::retry("kafka.given_up", "the producer before has not yet come to its end")),
         }
     }
 
@@ -141,7 +139,8 @@ impl KafkaPlan {
         };
         match &limit {
             SetLimit::Bytes(_, bytes) => {
-                let present = config.get("batch.size").and_then(|size| size.parse().ok()).unwrap_or(1_000_000);
+                let present =
+                    config.get("batch.size").and_then(|size| size.parse().ok()).unwrap_or(1_000_000);
                 let size = bytes.saturating_sub(SET_OVERHEAD).clamp(1, present);
                 config.set("batch.size", size.to_string());
             }

@@ -105,8 +105,7 @@ impl Positions {
     pub(super) fn look(&self) -> Result<Look, Fault> {
         let what = format!("asking for the topic `{}`", self.topic);
         let consumer = self.consumer("read_committed")?;
-        let metadata =
-            consumer.fetch_metadata(Some(&self.topic), self.limit).map_err(|e| of(&e, &what))?;
+        let metadata = consumer.fetch_metadata(Some(&self.topic), self.limit).map_err(|e| of(&e, &what))?;
         let topic = metadata.topics().first();
         match topic.and_then(|topic| topic.error()).map(Code::from) {
             None if topic.is_some_and(|topic| !topic.partitions().is_empty()) => {}
@@ -142,9 +141,9 @@ impl Positions {
     fn hidden(&self) -> Fault {
         let message =
             format!("an open transaction of another pipeline hides the position in `{}`", self.topic);
-        Fault::retry("kafka.position_hidden", message)
-            .kind(Kind::Timeout)
-            .hint("it ends with its pipeline's next start, or after its transaction.timeout.ms; nothing to do")
+        Fault::retry("kafka.position_hidden", message).kind(Kind::Timeout).hint(
+            "it ends with its pipeline's next start, or after its transaction.timeout.ms; nothing to do",
+        )
     }
 
     /// The first offset, and the one behind the last that the consumer may see.

@@ -67,8 +67,10 @@ impl Producer {
             let client: BaseProducer<Reports> =
                 config.create_with_context(reports).map_err(|e| of(&e, what))?;
             let client = Arc::new(client);
-            let shared =
-                Arc::new(Shared { stage: AtomicU8::new(Stage::Outside as u8), ending: watch::Sender::new(false) });
+            let shared = Arc::new(Shared {
+                stage: AtomicU8::new(Stage::Outside as u8),
+                ending: watch::Sender::new(false),
+            });
             let (ended, gone) = watch::channel(false);
             let (polled, state) = (client.clone(), shared.clone());
             let run = move || {
@@ -122,9 +124,9 @@ impl Producer {
             return Ok(());
         }
         let message = format!("no broker answered within {} s{}", limit.as_secs(), self.reports().trouble());
-        Err(Fault::retry("kafka.unreachable", message)
-            .kind(Kind::Connect)
-            .hint("check that `brokers` and the listeners that the brokers advertise can be reached from here"))
+        Err(Fault::retry("kafka.unreachable", message).kind(Kind::Connect).hint(
+            "check that `brokers` and the listeners that the brokers advertise can be reached from here",
+        ))
     }
 }
 

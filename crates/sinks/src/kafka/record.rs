@@ -118,7 +118,8 @@ impl Records {
         Encoder::event_id(event.id(), out);
         let id = start..out.len();
         let start = out.len();
-        let rendered = self.key.as_ref().is_some_and(|key| key.render_json(event, &self.context, out).is_ok());
+        let rendered =
+            self.key.as_ref().is_some_and(|key| key.render_json(event, &self.context, out).is_ok());
         if !rendered {
             encoder.key(event, out);
         }
@@ -132,7 +133,8 @@ impl Records {
         let start = out.len();
         encoder.event(event, out);
         let value = start..out.len();
-        let mut headers = RECORD_OVERHEAD + 2 * HEADER_OVERHEAD + 11 + id.len() + 12 + self.content_type.len();
+        let mut headers =
+            RECORD_OVERHEAD + 2 * HEADER_OVERHEAD + 11 + id.len() + 12 + self.content_type.len();
         if !old_key.is_empty() {
             headers += HEADER_OVERHEAD + 10 + old_key.len();
         }

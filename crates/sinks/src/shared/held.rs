@@ -59,14 +59,16 @@ mod tests {
 
     #[test]
     fn what_is_stored_comes_back() {
-        let position = Position::from_json(r#"{"lsn":"0/16B6C50","tx_id":755,"big":12345678901234567890123}"#);
+        let position =
+            Position::from_json(r#"{"lsn":"0/16B6C50","tx_id":755,"big":12345678901234567890123}"#);
         let event = EventId::derive(b"x");
         let text = encode("a\"b", "s", &position, event).unwrap();
         let held = decode(text.as_bytes(), "a\"b", "s").unwrap();
         assert_eq!((held.position, held.event, held.inside), (position, event, false));
         assert!(decode(text.as_bytes(), "other", "s").is_none());
         assert!(decode(text.as_bytes(), "a\"b", "other").is_none());
-        for wrong in [&b""[..], b"{}", b"null", br#"{"pipeline":"p","sink":"s","position":1,"event_id":"x"}"#] {
+        for wrong in [&b""[..], b"{}", b"null", br#"{"pipeline":"p","sink":"s","position":1,"event_id":"x"}"#]
+        {
             assert!(decode(wrong, "p", "s").is_none());
         }
     }
