@@ -21,7 +21,7 @@
 //! reads what holds. A staged part is thrown away with the producer: aborted at once, or by whoever takes over.
 
 use super::config::{CreateTopics, Settings};
-use super::error::{fault, fenced_or_late, of};
+use super::error::{fault, of};
 use super::native;
 use super::positions::{Positions, create_topic};
 use super::producer::{Producer, Stage};
@@ -39,7 +39,7 @@ use rdkafka::admin::{NewTopic, TopicReplication};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseRecord, Producer as _};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// How many records are handed over before others on the same thread have their turn.
 const TURN: usize = 1024;
@@ -63,8 +63,8 @@ struct Once {
     taken_over: bool,
     /// The last event ever handed over.
     last: EventId,
-    /// When the open transaction began.
-    begun: Option<Instant>,
+    /// Whether a transaction is open.
+    begun: bool,
     commit: Option<Task<Result<(), Fault>>>,
 }
 
@@ -80,7 +80,7 @@ impl KafkaSink {
             recovered,
             taken_over: false,
             last: EventId::default(),
-            begun: None,
+            begun: false,
             commit: None,
         });
         let records = Records::new(&settings, context);
@@ -116,11 +116,12 @@ impl KafkaSink {
             once.commit = None;
             outcome??;
         }
-        if once.begun.is_none() {
+        if !once.begun {
             let begun = self.producer.client().begin_transaction();
             begun.map_err(|error| of(&error, "beginning a transaction"))?;
             self.producer.stage(Stage::Open);
-            once.begun = Some(Instant::now());
+            self.producer.reports().begun();
+            once.begun = true;
         }
         Ok(())
     }
@@ -218,9 +219,8 @@ impl KafkaSink {
 
     /// What made the client refuse is told by what it reported first.
     fn explained(&self, fault: Fault) -> Fault {
-        let begun = self.once.as_ref().and_then(|once| once.begun).map(|begun| begun.elapsed());
-        let fault = self.producer.reports().fault().unwrap_or(fault);
-        fenced_or_late(fault, begun, self.settings.transaction_timeout)
+        let reports = self.producer.reports();
+        reports.fault().unwrap_or_else(|| reports.judged(fault))
     }
 
     /// Produces the position, and begins the commit.
@@ -239,9 +239,10 @@ impl KafkaSink {
         })
         .await?;
         let Some(once) = &mut self.once else { return Ok(()) };
-        let (producer, begun) = (self.producer.clone(), once.begun.take());
+        once.begun = false;
+        let producer = self.producer.clone();
         // All records are reported within `send_timeout_secs`; then as much again for the coordinator.
-        let (limit, transaction) = (self.settings.send_timeout * 2, self.settings.transaction_timeout);
+        let limit = self.settings.send_timeout * 2;
         producer.stage(Stage::Committing);
         once.commit = Some(spawn("kafka commit", async move {
             let client = producer.client().clone();
@@ -249,12 +250,13 @@ impl KafkaSink {
             match outcome {
                 Ok(()) => {
                     producer.stage(Stage::Outside);
+                    producer.reports().ended();
                     producer.reports().committed(number);
                     Ok(())
                 }
                 Err((code, text)) => {
                     let fault = producer.reports().fault().unwrap_or_else(|| commit_fault(code, &text));
-                    let fault = fenced_or_late(fault, begun.map(|begun| begun.elapsed()), transaction);
+                    let fault = producer.reports().judged(fault);
                     producer.reports().fail(fault.clone());
                     Err(fault)
                 }
@@ -352,7 +354,7 @@ impl Sink for KafkaSink {
 
     async fn close(mut self: Box<Self>) {
         if !self.midway {
-            let open = self.once.as_ref().is_some_and(|once| once.begun.is_some());
+            let open = self.once.as_ref().is_some_and(|once| once.begun);
             // What is staged will be thrown away: nobody waits for it.
             if !open {
                 let _ = self.settled().await;

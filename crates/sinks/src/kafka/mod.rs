@@ -98,7 +98,8 @@ impl SinkPlan for KafkaPlan {
         self.ended().await?;
         let mut config = settings.producer_config();
         let limit = self.set_limit(&mut config).await;
-        let reports = Reports::new(context.metrics.clone(), limit, self.limit.clone());
+        let reports =
+            Reports::new(context.metrics.clone(), limit, self.limit.clone(), settings.transaction_timeout);
         let (producer, ending) = Producer::start(config, reports, patience(settings)).await?;
         *self.before.lock().unwrap_or_else(PoisonError::into_inner) = Some(ending);
         producer.connect(settings.send_timeout).await?;
@@ -184,7 +185,7 @@ async fn asking<R: Send + 'static>(
     let mut config = settings.client_config();
     // Asking for a topic must not make it.
     config.set("enable.idempotence", "false").set("allow.auto.create.topics", "false");
-    let reports = Reports::new(None, SetLimit::Unknown, Arc::default());
+    let reports = Reports::new(None, SetLimit::Unknown, Arc::default(), settings.transaction_timeout);
     let (producer, _) = Producer::start(config, reports, std::time::Duration::ZERO).await?;
     producer.connect(settings.send_timeout).await?;
     let client = producer.client().clone();

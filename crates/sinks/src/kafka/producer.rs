@@ -139,7 +139,7 @@ impl Drop for Producer {
 fn poll(client: Arc<BaseProducer<Reports>>, shared: &Shared, patience: Duration) {
     while !*shared.ending.borrow() {
         client.poll(POLL);
-        if client.context().ended.swap(false, SeqCst) {
+        if client.context().given_up.swap(false, SeqCst) {
             let what = "the producer came to its end";
             match client.client().fatal_error() {
                 Some((code, reason)) => client.context().fail(fault(code, what, &reason)),

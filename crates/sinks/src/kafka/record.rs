@@ -11,7 +11,7 @@ use deltaforge_core::fault::{Class, Fault, Kind};
 use deltaforge_core::sink::SinkContext;
 use deltaforge_core::{Batch, Event, EventId, Op};
 use deltaforge_encode::Encoder;
-use deltaforge_encode::template::{Template, replace};
+use deltaforge_encode::template::Template;
 use rdkafka::message::{Header, OwnedHeaders};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -171,7 +171,10 @@ impl Records {
             return Ok(0);
         }
         self.name.clear();
-        let clean = |out: &mut Vec<u8>, from: usize| replace(out, from, |byte| !in_topic(byte));
+        // Byte by byte: what is not ASCII is forbidden as a whole.
+        let clean = |out: &mut Vec<u8>, from: usize| {
+            out[from..].iter_mut().filter(|byte| !in_topic(**byte)).for_each(|byte| *byte = b'_');
+        };
         let rendered = self.topic.render_clean(event, &self.context, clean, &mut self.name);
         rendered.map_err(|why| why.fault(event.id()))?;
         if let Some(known) = self.known.get(self.name.as_slice()) {

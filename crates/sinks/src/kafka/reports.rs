@@ -5,7 +5,7 @@
 //! resolve in order. A failed record fails its batch and every later one (those before it may still succeed), and nothing is
 //! taken any more.
 
-use super::error::{fault, refusal};
+use super::error::{fault, fenced_or_late, refusal};
 use deltaforge_core::metrics::SinkMetrics;
 use deltaforge_core::sink::Delivered;
 use deltaforge_core::{Batch, Fault};
@@ -18,6 +18,7 @@ use rdkafka::{ClientContext, Timestamp};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, oneshot};
 
 /// The index of a record that belongs to no event: the position.
@@ -53,9 +54,12 @@ pub(super) struct Reports {
     /// The last trouble with a connection, for messages.
     trouble: Mutex<String>,
     /// The client has given up what it held; the thread asks why.
-    pub(super) ended: AtomicBool,
+    pub(super) given_up: AtomicBool,
     limit: SetLimit,
     learned: Arc<Mutex<SetLimit>>,
+    /// When the open transaction began, and how long one may be open.
+    begun: Mutex<Option<Instant>>,
+    allowed: Duration,
 }
 
 #[derive(Default)]
@@ -85,6 +89,7 @@ impl Reports {
         metrics: Option<SinkMetrics>,
         limit: SetLimit,
         learned: Arc<Mutex<SetLimit>>,
+        allowed: Duration,
     ) -> Reports {
         Reports {
             window: Mutex::default(),
@@ -92,10 +97,28 @@ impl Reports {
             metrics,
             retransmits: Mutex::default(),
             trouble: Mutex::default(),
-            ended: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
             limit,
             learned,
+            begun: Mutex::default(),
+            allowed,
         }
+    }
+
+    /// A transaction begins.
+    pub(super) fn begun(&self) {
+        *locked(&self.begun) = Some(Instant::now());
+    }
+
+    /// The transaction is committed.
+    pub(super) fn ended(&self) {
+        *locked(&self.begun) = None;
+    }
+
+    /// Tells being fenced from having been ended for the transaction's age.
+    pub(super) fn judged(&self, fault: Fault) -> Fault {
+        let open = locked(&self.begun).map(|begun| begun.elapsed());
+        fenced_or_late(fault, open, self.allowed)
     }
 
     /// Adds a batch before its first record is produced.
@@ -131,6 +154,7 @@ impl Reports {
 
     /// Everything that waits fails, and nothing more is taken.
     pub(super) fn fail(&self, fault: Fault) {
+        let fault = self.judged(fault);
         let mut window = locked(&self.window);
         window.fail_from(0, fault);
         drop(window);
@@ -196,11 +220,11 @@ impl Reports {
                 let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
                 // Only a consequence: the reason is asked for by the thread, or told by the commit, and fails all.
                 if matches!(code, Code::Fatal | Code::PurgeQueue | Code::PurgeInflight) {
-                    self.ended.store(true, Relaxed);
+                    self.given_up.store(true, Relaxed);
                     return;
                 }
                 let event = open.batch.event(event as usize).map(|event| event.id());
-                let fault = self.refused(code, message, event);
+                let fault = self.judged(self.refused(code, message, event));
                 window.fail_from(at, fault);
             }
         }
@@ -272,7 +296,7 @@ impl ClientContext for Reports {
     fn error(&self, error: KafkaError, reason: &str) {
         let code = error.rdkafka_error_code().unwrap_or(Code::Unknown);
         if code == Code::Fatal {
-            self.ended.store(true, Relaxed);
+            self.given_up.store(true, Relaxed);
             return;
         }
         if code != Code::AllBrokersDown {
