@@ -4,7 +4,7 @@ use deltaforge_core::Position;
 use deltaforge_core::checkpoint::{SinkProgress, Version};
 use deltaforge_core::clock::{rfc3339_millis, unix_millis};
 use deltaforge_core::config::Finding;
-use deltaforge_engine::status::{Lag, State, Status, Trouble};
+use deltaforge_engine::status::{Lag, SinkStatus, State, Status, Trouble};
 use deltaforge_engine::supervisor::{CheckpointInfo, PipeInfo};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -22,8 +22,60 @@ pub(crate) struct Pipe {
     origin: &'static str,
     persisted: bool,
     lag: Option<LagJson>,
+    sinks: Vec<SinkStatusJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
+}
+
+/// How far a sink has come.
+#[derive(Serialize)]
+struct SinkStatusJson {
+    id: String,
+    required: bool,
+    exactly_once: bool,
+    state: &'static str,
+    position: Option<Box<RawValue>>,
+    delivered_at: Option<String>,
+    lag: SinkLagJson,
+    given_up_events: u64,
+    gap: Option<GapJson>,
+    error: Option<TroubleJson>,
+}
+
+#[derive(Serialize)]
+struct SinkLagJson {
+    events: u64,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct GapJson {
+    after: Option<Box<RawValue>>,
+    until: Option<Box<RawValue>>,
+    events: Option<u64>,
+}
+
+impl SinkStatusJson {
+    /// `runs` is false once the pipeline has ended: its sinks then do nothing.
+    fn of(sink: SinkStatus, runs: bool) -> SinkStatusJson {
+        let place = |position: &Option<Position>| position.as_ref().map(raw);
+        SinkStatusJson {
+            required: sink.required,
+            exactly_once: sink.exactly_once,
+            state: if runs { sink.state.as_str() } else { "idle" },
+            position: place(&sink.position),
+            delivered_at: sink.delivered_ms.map(rfc3339_millis),
+            lag: SinkLagJson { events: sink.lag_events, seconds: sink.lag_seconds },
+            given_up_events: sink.given_up_events,
+            gap: sink.gap.map(|gap| GapJson {
+                after: place(&gap.after),
+                until: place(&gap.until),
+                events: gap.events,
+            }),
+            error: sink.trouble.map(TroubleJson::from),
+            id: sink.id,
+        }
+    }
 }
 
 /// What `/readyz` shows to somebody without the token.
@@ -60,6 +112,10 @@ impl From<PipeInfo> for Pipe {
             spec: info.document,
             phase: info.status.phase.as_str(),
             lag: lag(&info.status),
+            sinks: {
+                let runs = matches!(info.status.state, State::Running | State::Paused);
+                info.status.sinks.into_iter().map(|sink| SinkStatusJson::of(sink, runs)).collect()
+            },
             error: info.status.trouble.map(TroubleJson::from),
             started_at: info.status.started_ms.map(rfc3339_millis),
             origin: info.origin.as_str(),

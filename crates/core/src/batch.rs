@@ -67,6 +67,26 @@ impl EventId {
     }
 }
 
+impl std::str::FromStr for EventId {
+    type Err = ();
+
+    /// Reads what `Display` writes.
+    fn from_str(text: &str) -> Result<EventId, ()> {
+        let bytes = text.as_bytes();
+        let is_right = |(at, byte): (usize, &u8)| matches!(at, 8 | 13 | 18 | 23) == (*byte == b'-');
+        if bytes.len() != 36 || !bytes.iter().enumerate().all(is_right) {
+            return Err(());
+        }
+        let mut digits =
+            bytes.iter().filter_map(|byte| char::from(*byte).to_digit(16).map(|digit| digit as u8));
+        let mut id = [0; 16];
+        for byte in &mut id {
+            *byte = digits.next().zip(digits.next()).map(|(high, low)| high << 4 | low).ok_or(())?;
+        }
+        Ok(EventId(id))
+    }
+}
+
 impl fmt::Display for EventId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, byte) in self.0.iter().enumerate() {
@@ -143,7 +163,33 @@ pub struct Batch {
     tables: Arc<Vec<Arc<TableSchema>>>,
     end: Option<End>,
     estimated_bytes: usize,
+    texts: SharedTexts,
 }
+
+/// A text for each event of a batch, one behind the other.
+#[derive(Debug, Default)]
+pub struct Texts {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Texts {
+    /// Adds the next event's text.
+    pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.bytes);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// The text of an event by its place in the batch; empty when there is none.
+    pub fn get(&self, index: usize) -> &[u8] {
+        let start = index.checked_sub(1).and_then(|before| self.ends.get(before).copied()).unwrap_or(0);
+        self.ends.get(index).map_or(&[], |end| &self.bytes[start..*end])
+    }
+}
+
+/// What was made of a batch by name; usually nothing, or one thing.
+#[derive(Debug, Default)]
+struct SharedTexts(std::sync::Mutex<Vec<(String, Arc<Texts>)>>);
 
 impl Batch {
     /// Number of events.
@@ -177,6 +223,21 @@ impl Batch {
         self.end.as_ref()
     }
 
+    /// What `make` makes of the batch, made once for all who ask under the same name: sinks of one envelope share the encoding.
+    /// Whoever asks while another makes it waits.
+    pub fn texts(&self, name: &str, make: impl FnOnce(&mut Texts)) -> Arc<Texts> {
+        let mut known = self.texts.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((_, texts)) = known.iter().find(|(known, _)| known == name) {
+            return texts.clone();
+        }
+        let mut texts =
+            Texts { bytes: Vec::with_capacity(self.estimated_bytes), ends: Vec::with_capacity(self.len()) };
+        make(&mut texts);
+        let texts = Arc::new(texts);
+        known.push((name.to_owned(), texts.clone()));
+        texts
+    }
+
     /// The batch without one event, for a sink that gives that event up. Copies the arena.
     pub fn without(&self, id: EventId) -> Batch {
         Batch {
@@ -186,7 +247,20 @@ impl Batch {
             tables: self.tables.clone(),
             end: self.end.clone(),
             estimated_bytes: self.estimated_bytes,
+            texts: SharedTexts::default(),
         }
+    }
+
+    /// What comes after an event, for a sink that holds everything up to it; `None` when the batch has no such event. Copies
+    /// the arena.
+    pub fn after(&self, id: EventId) -> Option<Batch> {
+        let at = self.slots.iter().position(|s| s.id == id)?;
+        Some(Batch { slots: self.slots[at + 1..].to_vec(), ..self.without(id) })
+    }
+
+    /// The last event's identity.
+    pub fn last_id(&self) -> Option<EventId> {
+        self.slots.last().map(|s| s.id)
     }
 
     /// Bytes held by the arena.
@@ -236,6 +310,11 @@ impl<'a> Event<'a> {
     /// The batch it is of.
     pub fn batch(&self) -> &'a Batch {
         self.batch
+    }
+
+    /// Its place in the batch, from 0.
+    pub fn index(&self) -> usize {
+        (std::ptr::from_ref(self.slot).addr() - self.batch.slots.as_ptr().addr()) / size_of::<Slot>()
     }
 
     /// Stable identity.
@@ -504,6 +583,11 @@ impl BatchBuilder {
         self.moved = true;
     }
 
+    /// Whether a part of the open transaction is in an earlier batch.
+    pub fn is_inside_cut(&self) -> bool {
+        self.open.is_some() && self.cut_of_open > 0
+    }
+
     /// Drops what the source gave of a transaction that has not ended: it is about to be read again, from its start. Its events
     /// in earlier batches come again, too, unless transactions need not be kept whole.
     pub fn rollback(&mut self) {
@@ -595,6 +679,7 @@ impl BatchBuilder {
             tables: self.tables.clone(),
             end,
             estimated_bytes: self.estimated_bytes,
+            texts: SharedTexts::default(),
         };
         self.moved = false;
         self.committed = 0;

@@ -240,3 +240,17 @@ fn a_shape_that_is_there_keeps_its_index() {
     assert_ne!(newer, t);
     assert_eq!(b.schema(Arc::new(table("t"))), t, "read again from before the change");
 }
+
+#[test]
+fn identities_are_read_as_they_are_written() {
+    let id = EventId::derive(b"row");
+    assert_eq!(id.to_string().parse(), Ok(id));
+    for wrong in [
+        "",
+        "5c0f4e0e-6f43-8a51-9d0a-3f6f0e2b7c1",
+        "5c0f4e0e-6f43-8a51-9d0a-3f6f0e2b7c1g",
+        "5c0f4e0e16f43-8a51-9d0a-3f6f0e2b7c19",
+    ] {
+        assert_eq!(wrong.parse::<EventId>(), Err(()), "{wrong}");
+    }
+}

@@ -19,6 +19,7 @@ pub mod schema;
 
 pub mod position;
 
+pub mod failpoint;
 pub mod fault;
 
 pub mod source;

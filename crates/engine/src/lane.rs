@@ -6,16 +6,24 @@
 //!
 //! A sink that the commit policy may wait for is tried for ever. Another one gives a batch up after its attempts, says so,
 //! and goes on; what was given up is counted.
+//!
+//! An exactly-once sink is asked what its target holds before the first delivery of each connection, and is given only what is
+//! not there: [`standing`].
+
+mod standing;
 
 use deltaforge_core::batch::Batch;
 use deltaforge_core::config::RetryPolicy;
-use deltaforge_core::position::{BatchSeq, Epoch};
-use deltaforge_core::sink::{Delivered, Delivery, Receipt, Sink, SinkContext, SinkPlan};
+use deltaforge_core::position::{BatchSeq, Epoch, Position};
+use deltaforge_core::sink::{Delivered, Delivery, Held, Receipt, Sink, SinkContext, SinkPlan};
+use deltaforge_core::source::SourcePlan;
 use deltaforge_core::task::{Task, spawn};
-use deltaforge_core::{Class, Fault};
+use deltaforge_core::{Class, Fault, failpoint};
 use futures_util::FutureExt;
+use standing::{Skipped, Standing, Verdict, Waiting};
+use std::cmp::Ordering;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
@@ -37,8 +45,8 @@ pub(crate) struct LaneReport {
 /// What happened at a sink.
 #[derive(Debug)]
 pub(crate) enum LaneNews {
-    /// It is connected; what troubled it is over.
-    Connected,
+    /// It is connected; what troubled it is over. `held` is what an exactly-once sink's target was seen to hold.
+    Connected { held: Option<Held> },
     /// Acknowledged, this batch and every one before it.
     Delivered { seq: BatchSeq, events: u64, bytes: u64, took: Duration },
     /// Will never be delivered to this sink.
@@ -49,11 +57,23 @@ pub(crate) enum LaneNews {
     Troubled { fault: Fault, attempt: u32, pause: Duration },
     /// It cannot go on.
     Failed(Fault),
+    /// It can go on only when the pipeline begins again from where its target stands.
+    BeginAgain(Fault),
+}
+
+/// Where an exactly-once lane begins; set before its first batch.
+#[derive(Clone, Debug)]
+pub(crate) struct Begin {
+    /// The position after which the source reads.
+    pub(crate) from: Position,
+    /// What the target was seen to hold when that was chosen.
+    pub(crate) held: Option<Held>,
 }
 
 /// The pipeline's end of a lane.
 #[derive(Debug)]
 pub(crate) struct Lane {
+    begin: Arc<OnceLock<Begin>>,
     jobs: mpsc::Sender<Job>,
     closing: Arc<Notify>,
     task: Task<()>,
@@ -65,6 +85,8 @@ pub(crate) struct LaneSettings {
     pub(crate) plan: Arc<dyn SinkPlan>,
     pub(crate) context: SinkContext,
     pub(crate) epoch: Epoch,
+    /// Orders positions.
+    pub(crate) source: Arc<dyn SourcePlan>,
     /// Whether the commit policy may wait for this sink.
     pub(crate) waited_for: bool,
     /// Batches accepted and not acknowledged, at most.
@@ -78,10 +100,16 @@ impl Lane {
     pub(crate) fn start(settings: LaneSettings, reports: mpsc::Sender<LaneReport>) -> Lane {
         let (jobs, queue) = mpsc::channel(settings.backlog);
         let closing = Arc::new(Notify::new());
+        let begin = Arc::new(OnceLock::new());
         let lane = Running {
             sink: settings.sink,
             retry: settings.plan.retry(),
+            exactly_once: settings.plan.exactly_once(),
             plan: settings.plan,
+            source: settings.source,
+            begin: begin.clone(),
+            standing: None,
+            taken_over: false,
             context: settings.context,
             epoch: settings.epoch,
             waited_for: settings.waited_for,
@@ -96,7 +124,12 @@ impl Lane {
             attempts: 0,
             reports,
         };
-        Lane { jobs, closing, task: spawn("sink lane", lane.run()) }
+        Lane { begin, jobs, closing, task: spawn("sink lane", lane.run()) }
+    }
+
+    /// Says where the first batch begins, to a lane of an exactly-once sink.
+    pub(crate) fn begin(&self, begin: Begin) {
+        let _begun_already = self.begin.set(begin);
     }
 
     /// Hands a batch over; false when the lane has no room for it, or has ended.
@@ -133,6 +166,13 @@ struct Sent {
 struct Running {
     sink: usize,
     plan: Arc<dyn SinkPlan>,
+    exactly_once: bool,
+    source: Arc<dyn SourcePlan>,
+    begin: Arc<OnceLock<Begin>>,
+    /// Of an exactly-once sink, from its first batch on.
+    standing: Option<Standing>,
+    /// The open sink has told what its target holds for certain.
+    taken_over: bool,
     context: SinkContext,
     epoch: Epoch,
     retry: RetryPolicy,
@@ -185,8 +225,10 @@ impl Running {
             };
             match opened {
                 Ok(sink) => {
+                    let held = sink.recovered().cloned();
                     self.open = Some(sink);
-                    self.report(LaneNews::Connected).await?;
+                    self.taken_over = !self.exactly_once;
+                    self.report(LaneNews::Connected { held }).await?;
                 }
                 Err(fault) => return self.failed(fault).await,
             }
@@ -206,8 +248,76 @@ impl Running {
     async fn acknowledged(&mut self, delivered: Delivered) -> Result<(), Gone> {
         let Some(Sent { job, at, .. }) = self.sent.pop_front() else { return Ok(()) };
         self.attempts = 0;
+        self.note_acknowledged(&job);
+        if self.exactly_once {
+            failpoint::pass(failpoint::ACKNOWLEDGED);
+        }
         let (events, took) = (job.batch.len() as u64, at.elapsed());
         self.report(LaneNews::Delivered { seq: job.seq, events, bytes: delivered.bytes, took }).await
+    }
+
+    fn note_acknowledged(&mut self, job: &Job) {
+        if let Some(standing) = &mut self.standing {
+            let end = job.batch.end().map(|end| &end.position);
+            standing.acknowledged(end, job.batch.len() as u64);
+        }
+    }
+
+    /// Asks the sink what its target holds for certain, and takes what is there off what is to be delivered.
+    async fn take_over(&mut self) -> Result<bool, Gone> {
+        let (Some(sink), Some(begin)) = (&mut self.open, self.begin.get()) else {
+            let fault = Fault::bug("engine.lane", "a batch came before its lane began");
+            self.report(LaneNews::Failed(fault)).await?;
+            return Ok(false);
+        };
+        let standing =
+            self.standing.get_or_insert_with(|| Standing::new(begin.from.clone(), begin.held.clone()));
+        let held = match sink.take_over(standing.from()).await {
+            Ok(held) => held,
+            Err(fault) => return self.failed(fault).await,
+        };
+        self.taken_over = true;
+        let waiting = |job: &Job| Waiting { end: job.batch.end().map(|end| end.position.clone()) };
+        let order = |a: &Position, b: &Position| self.source.compare(a, b);
+        match standing.compare(held.as_ref(), self.again.iter().map(waiting), order) {
+            Verdict::GoOn(there) => {
+                for _ in 0..there {
+                    let Some(job) = self.again.pop_front() else { break };
+                    // Acknowledged, though the answer was lost: how long it took is not known.
+                    let receipt: Receipt = Box::pin(async { Ok(Delivered::default()) });
+                    self.sent.push_back(Sent { job, receipt, at: Instant::now() });
+                }
+                Ok(true)
+            }
+            Verdict::BeginAgain(fault) => {
+                self.report(LaneNews::BeginAgain(fault)).await?;
+                Ok(false)
+            }
+            Verdict::Stop(fault) => {
+                self.report(LaneNews::Failed(fault)).await?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// What is to be delivered of a batch; `None` when all of it is held. The batch itself stays whole, for what is held is
+    /// counted from its beginning.
+    ///
+    /// # Errors
+    /// As for [`Standing::skip`].
+    fn not_held(&mut self, batch: &Arc<Batch>) -> Result<Option<Arc<Batch>>, Fault> {
+        let Some(standing) = &mut self.standing else { return Ok(Some(batch.clone())) };
+        let at = |event| batch.events().position(|e| e.id() == event);
+        let is_beyond = |held: &Position| {
+            let order = batch.end().map(|end| self.source.compare(&end.position, held));
+            // Positions of different histories: what is held will not come by.
+            order.is_some_and(|order| !matches!(order, Some(Ordering::Less | Ordering::Equal)))
+        };
+        Ok(match standing.skip(batch.len() as u64, at, is_beyond)? {
+            Skipped::Nothing => Some(batch.clone()),
+            Skipped::Through(event) => batch.after(event).map(Arc::new),
+            Skipped::Whole => None,
+        })
     }
 
     fn has_nothing(&self) -> bool {
@@ -241,16 +351,28 @@ impl Running {
     }
 
     async fn deliver(&mut self, job: Job) -> Result<bool, Gone> {
-        let Some(sink) = &mut self.open else { return Ok(true) };
-        let delivery = Delivery { seq: job.seq, epoch: self.epoch };
+        if !self.taken_over {
+            self.again.push_front(job);
+            return self.take_over().await;
+        }
+        let batch = match self.not_held(&job.batch) {
+            Ok(batch) => batch,
+            Err(fault) => {
+                self.report(LaneNews::Failed(fault)).await?;
+                return Ok(false);
+            }
+        };
         let at = Instant::now();
-        if job.batch.is_empty() {
-            // Its only event was given up; the receipt keeps its place in the order.
+        // Of an exactly-once sink also a batch without events has an end to be stored.
+        let Some(batch) = batch.filter(|batch| self.exactly_once || !batch.is_empty()) else {
+            // It is there, or its only event was given up; the receipt keeps its place in the order.
             let receipt: Receipt = Box::pin(async { Ok(Delivered::default()) });
             self.sent.push_back(Sent { job, receipt, at });
             return Ok(true);
-        }
-        match sink.deliver(job.batch.clone(), delivery).await {
+        };
+        let Some(sink) = &mut self.open else { return Ok(true) };
+        let delivery = Delivery { seq: job.seq, epoch: self.epoch };
+        match sink.deliver(batch, delivery).await {
             Ok(receipt) => {
                 self.sent.push_back(Sent { job, receipt, at });
                 Ok(true)
@@ -272,6 +394,7 @@ impl Running {
     /// The sink is not used again; everything unacknowledged is to be delivered again, in order.
     async fn failed(&mut self, fault: Fault) -> Result<bool, Gone> {
         self.open = None;
+        self.taken_over = false;
         while let Some(sent) = self.sent.pop_back() {
             self.again.push_front(sent.job);
         }

@@ -18,7 +18,9 @@
 //! When the source breaks, the unfinished transaction in the builder is rolled back and read again from its start.
 
 mod measure;
+mod resume;
 mod saving;
+mod sinks;
 
 use crate::handle::{Command, Handle};
 use crate::lane::{Lane, LaneNews, LaneReport, LaneSettings, random};
@@ -26,19 +28,20 @@ use crate::memory::{Holder, MemoryBudget};
 use crate::progress::Progress;
 use crate::spec::PipelineSpec;
 use crate::status::{Phase, State, Status, Trouble};
-use deltaforge_core::batch::{BatchBuilder, Limits};
+use deltaforge_core::batch::BatchBuilder;
 use deltaforge_core::checkpoint::StateStore;
 use deltaforge_core::metrics::PipelineMetrics;
 use deltaforge_core::metrics::{Reason, Stage, Trigger};
 use deltaforge_core::position::{End, Releaser};
 use deltaforge_core::schema::SchemaLog;
-use deltaforge_core::sink::SinkContext;
+use deltaforge_core::sink::{Held, SinkContext};
 use deltaforge_core::source::{Fill, Opened, Source, SourceContext, SourceStats};
 use deltaforge_core::task::spawn;
-use deltaforge_core::{Batch, Checkpoint, Class, Fault, Released, clock};
+use deltaforge_core::{Batch, Checkpoint, Class, Fault, Position, Released, clock};
 use futures_util::future::BoxFuture;
 use measure::Measure;
 use saving::{Saving, Taken};
+use sinks::SinkView;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -81,26 +84,38 @@ async fn run(
     store: Arc<dyn StateStore>,
     memory: Holder,
     metrics: Arc<PipelineMetrics>,
-    mut commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Command>,
     said: watch::Sender<Status>,
 ) {
     let name = spec.name.clone();
     tracing::info!(pipeline = name, "starting");
-    let ended = match saving::take_over(&spec, store.as_ref(), &mut commands, &said).await {
-        Ok(Some(taken)) => {
-            let mut running = Loop::new(spec, store, memory, metrics, commands, said.clone(), taken);
-            let ended = running.run().await;
-            if let Err(Failure { fault, component }) = &ended {
-                // Closing may take a while, and says by then what it closes for; not that it would try again.
-                running.mode = Mode::Draining;
-                running.set_trouble(component, fault);
-                running.say();
+    let mut beginnings = Beginnings::new(memory, commands);
+    let ended = loop {
+        let commands = &mut beginnings.commands;
+        let taken = match saving::take_over(&spec, store.as_ref(), commands, &said, beginnings.mode).await {
+            Ok(Some(taken)) => taken,
+            Ok(None) => break Ok(()),
+            Err(failure) => break Err(failure),
+        };
+        let mut running =
+            Loop::new(spec.clone(), store.clone(), metrics.clone(), said.clone(), taken, beginnings);
+        let ended = running.run().await;
+        match ended {
+            Err(failure) if failure.begin_again => match Box::pin(running.begin_again(failure)).await {
+                Some(again) => beginnings = again,
+                None => break Ok(()),
+            },
+            ended => {
+                if let Err(Failure { fault, component, .. }) = &ended {
+                    // Closing may take a while, and says by then what it closes for; not that it would try again.
+                    running.mode = Mode::Draining;
+                    running.set_trouble(component, fault);
+                    running.say();
+                }
+                Box::pin(running.close(ended.is_ok())).await;
+                break ended;
             }
-            Box::pin(running.close(ended.is_ok())).await;
-            ended
         }
-        Ok(None) => Ok(()),
-        Err(failure) => Err(failure),
     };
     let state = match &ended {
         Ok(()) => State::Stopped,
@@ -108,7 +123,7 @@ async fn run(
     };
     match &ended {
         Ok(()) => tracing::info!(pipeline = name, "stopped"),
-        Err(Failure { fault, component }) => {
+        Err(Failure { fault, component, .. }) => {
             tracing::error!(pipeline = name, component, code = fault.code(), "failed: {fault}");
         }
     }
@@ -124,11 +139,28 @@ async fn run(
 struct Failure {
     fault: Fault,
     component: String,
+    /// It can go on when everything is read again from where the sinks stand.
+    begin_again: bool,
 }
 
 impl Failure {
     fn of(fault: Fault, component: &str) -> Failure {
-        Failure { fault, component: component.into() }
+        Failure { fault, component: component.into(), begin_again: false }
+    }
+}
+
+/// What outlives a pipeline's beginning again.
+struct Beginnings {
+    memory: Holder,
+    commands: mpsc::Receiver<Command>,
+    mode: Mode,
+    /// Since something was last delivered.
+    attempts: u32,
+}
+
+impl Beginnings {
+    fn new(memory: Holder, commands: mpsc::Receiver<Command>) -> Beginnings {
+        Beginnings { memory, commands, mode: Mode::Running, attempts: 0 }
     }
 }
 
@@ -152,6 +184,8 @@ enum Happening {
 
 /// Where the source is.
 enum Reading {
+    /// Not opened before every exactly-once sink has said where its target stands.
+    AwaitingSinks(resume::Standings),
     Opening(BoxFuture<'static, Result<Opened, Fault>>),
     Open(Box<dyn Source>),
     /// Broken; opened again then.
@@ -169,7 +203,7 @@ enum Mode {
 }
 
 /// A batch that some sink may still hold.
-struct Held {
+struct Kept {
     seq: deltaforge_core::BatchSeq,
     batch: Arc<Batch>,
     bytes: u64,
@@ -184,6 +218,12 @@ struct Loop {
     commands: mpsc::Receiver<Command>,
     said: watch::Sender<Status>,
     reading: Reading,
+    /// How often the pipeline has begun again since it last delivered something.
+    beginnings: u32,
+    /// What the targets of exactly-once sinks held when the start was chosen, until their lanes are told.
+    held_at_start: Vec<Option<Held>>,
+    /// By sink: the position that its target stores, as far as it has acknowledged; none for a target that stores none.
+    stored: Vec<Option<Position>>,
     /// Failed attempts to open the source, or breaks, since it last gave something.
     source_attempts: u32,
     builder: BatchBuilder,
@@ -192,10 +232,14 @@ struct Loop {
     /// When the oldest event in the builder came.
     first_event_at: Option<Instant>,
     lanes: Vec<Lane>,
+    /// Some of the sinks make the same payloads.
+    shares_encoding: bool,
+    /// How far each of them has come.
+    sinks: Vec<SinkView>,
     reports: mpsc::Receiver<LaneReport>,
     progress: Progress,
     /// Oldest first.
-    held: VecDeque<Held>,
+    held: VecDeque<Kept>,
     held_bytes: u64,
     saving: Saving,
     schemas: Arc<SchemaLog>,
@@ -213,28 +257,31 @@ impl Loop {
     fn new(
         spec: PipelineSpec,
         store: Arc<dyn StateStore>,
-        memory: Holder,
         metrics: Arc<PipelineMetrics>,
-        commands: mpsc::Receiver<Command>,
         said: watch::Sender<Status>,
         taken: Taken,
+        beginnings: Beginnings,
     ) -> Loop {
         let Taken { lease, schemas, mode } = taken;
+        let Beginnings { memory, commands, attempts, .. } = beginnings;
         let resume = lease.checkpoint.as_ref();
         let end = resume.map(|c| End { position: c.position.clone(), events_done: c.events_done });
         let required = spec.sinks.iter().map(|s| s.required()).collect();
         let progress = Progress::new(spec.commit_policy, required, end);
-        let limits = Limits {
-            max_events: spec.batch.max_events,
-            max_bytes: spec.batch.max_bytes,
-            respect_source_tx: spec.batch.respect_source_tx,
-        };
+        let limits = resume::limits(&spec);
         let events_done = resume.map_or(0, |c| c.events_done);
         let builder = BatchBuilder::new(limits, resume.map(|c| &c.position), events_done);
         let (releaser, released) = Released::new(resume.map(|c| c.position.clone()));
         said.send_modify(|status| status.checkpoint = resume.cloned());
         let (report_to, reports) = mpsc::channel(64);
+        let encodings: Vec<_> = spec.sinks.iter().map(|plan| plan.encoding()).collect();
+        let shares = |sink: usize| {
+            let alike = |other: &&Option<String>| other.is_some() && **other == encodings[sink];
+            encodings.iter().filter(alike).count() > 1
+        };
+        let shares_encoding = (0..spec.sinks.len()).any(shares);
         let context = |sink| SinkContext {
+            shares_encoding: shares(sink),
             pipeline: spec.name.clone(),
             tenant: spec.tenant.clone(),
             source: spec.source.info().clone(),
@@ -247,6 +294,7 @@ impl Loop {
                     plan: plan.clone(),
                     context: context(sink),
                     epoch: lease.epoch,
+                    source: spec.source.clone(),
                     waited_for: progress.waits_for(sink),
                     window: spec.batch.max_inflight,
                     backlog: BACKLOG,
@@ -255,19 +303,28 @@ impl Loop {
             })
             .collect();
         let measure = Measure::new(&spec, metrics.clone());
-        let mut running = Loop {
+        let ids: Vec<_> =
+            spec.sinks.iter().enumerate().map(|(sink, plan)| (plan.id(), progress.waits_for(sink))).collect();
+        let sinks = SinkView::all(&ids, resume);
+        let standings = resume::Standings::new(&spec.sinks, lease.checkpoint);
+        Loop {
+            beginnings: attempts,
+            held_at_start: Vec::new(),
+            stored: vec![None; spec.sinks.len()],
             saving: Saving::new(store, lease.epoch),
             spec,
             metrics,
             memory,
             commands,
             said,
-            reading: Reading::Ended,
+            reading: Reading::AwaitingSinks(standings),
             source_attempts: 0,
             builder,
             idle: false,
             first_event_at: None,
             lanes,
+            shares_encoding,
+            sinks,
             reports,
             progress,
             held: VecDeque::new(),
@@ -279,13 +336,12 @@ impl Loop {
             mode,
             troubles: BTreeMap::new(),
             measure,
-        };
-        running.open_source();
-        running
+        }
     }
 
     /// Runs until stopped or failed.
     async fn run(&mut self) -> Result<(), Failure> {
+        self.begin_if_known()?;
         loop {
             let happening = self.next().await;
             self.handle(happening)?;
@@ -310,6 +366,7 @@ impl Loop {
             match reading {
                 // What the source does no longer matters: what was read is to be delivered.
                 _ if draining => std::future::pending().await,
+                Reading::AwaitingSinks(_) => std::future::pending().await,
                 Reading::Opening(opening) => Happening::Opened(opening.await),
                 Reading::Waiting(until) => {
                     tokio::time::sleep_until(*until).await;
@@ -345,7 +402,7 @@ impl Loop {
 
     fn wake_at(&self) -> Instant {
         let mut at = self.measure.next_tick();
-        if let Some(save_at) = self.saving.due(&self.progress) {
+        if let Some(save_at) = self.save_due() {
             at = at.min(save_at);
         }
         // Without something to cut the moment would pass again and again, at once.
@@ -423,6 +480,7 @@ impl Loop {
         if !opened.same_log {
             self.builder.forget_delivered();
         }
+        self.begin_lanes();
         self.reading = Reading::Open(opened.source);
         self.clear_trouble(SOURCE);
         self.said.send_if_modified(|status| {
@@ -458,6 +516,7 @@ impl Loop {
     /// The connection is gone: the open transaction will be read again, from its start.
     fn source_broke(&mut self, fault: Fault) -> Result<(), Failure> {
         self.metrics.source_error(fault.kind_of());
+        let has_cut = self.builder.is_inside_cut();
         self.builder.rollback();
         // What is whole came before the break, and nothing follows it for now.
         self.idle = true;
@@ -467,6 +526,10 @@ impl Loop {
         if !fault.is_retry() || !retry.allows_another(self.source_attempts) {
             self.reading = Reading::Ended;
             return Err(Failure::of(fault, SOURCE));
+        }
+        if has_cut && self.is_exact() {
+            // Parts that come again would join those that such a target has of the same transaction.
+            return Err(Failure { begin_again: true, ..Failure::of(fault, SOURCE) });
         }
         let pause = retry.pause(self.source_attempts, random());
         tracing::warn!(
@@ -491,12 +554,16 @@ impl Loop {
         match what {
             // With batches waiting the trouble is over when one is delivered: a full disk can be opened, too, and a status that
             // says ready between two failures would lie.
-            LaneNews::Connected if self.progress.pending(sink) > 0 => {}
-            LaneNews::Connected => {
-                if std::mem::replace(&mut self.measure.connected[sink], true) {
+            LaneNews::Connected { .. } if self.progress.pending(sink) > 0 => {}
+            LaneNews::Connected { held } => {
+                if std::mem::replace(&mut self.sinks[sink].connected, true) {
                     counted.reconnected();
                 }
                 self.clear_trouble(&id);
+                if let Reading::AwaitingSinks(standings) = &mut self.reading {
+                    standings.told(sink, held);
+                    self.begin_if_known()?;
+                }
             }
             LaneNews::Delivered { seq, events, bytes, took } => {
                 counted.batch_delivered(events, bytes, took);
@@ -506,17 +573,26 @@ impl Loop {
                     let since_commit = (clock::unix_micros() - ts_us).max(0) as u64;
                     counted.end_to_end(Duration::from_micros(since_commit));
                 }
-                self.measure.delivered_ms[sink] = clock::unix_millis();
+                let end = self.held.iter().find(|h| h.seq == seq).and_then(|h| h.batch.end());
+                if let (Some(end), true) = (end, plan.exactly_once()) {
+                    self.stored[sink] = Some(end.position.clone());
+                }
+                self.sinks[sink].delivered(seq);
+                self.beginnings = 0;
                 self.clear_trouble(&id);
                 let settled = self.progress.delivered(sink, seq);
                 self.settled(&settled);
             }
             LaneNews::GivenUp { seq, events } => {
                 counted.given_up(events);
+                self.sinks[sink].given_up(seq, events);
                 let settled = self.progress.given_up(sink, seq);
                 self.settled(&settled);
             }
-            LaneNews::EventGivenUp => counted.given_up(1),
+            LaneNews::EventGivenUp => {
+                counted.given_up(1);
+                self.sinks[sink].event_given_up();
+            }
             LaneNews::Troubled { fault, attempt, pause } => {
                 counted.failed(fault.kind_of());
                 counted.retried();
@@ -537,6 +613,10 @@ impl Loop {
             LaneNews::Failed(fault) => {
                 counted.failed(fault.kind_of());
                 return Err(Failure::of(fault, &id));
+            }
+            LaneNews::BeginAgain(fault) => {
+                counted.failed(fault.kind_of());
+                return Err(Failure { begin_again: true, ..Failure::of(fault, &id) });
             }
         }
         Ok(())
@@ -563,7 +643,7 @@ impl Loop {
                 at += 1;
                 continue;
             }
-            let Some(Held { batch, bytes, .. }) = self.held.remove(at) else { break };
+            let Some(Kept { batch, bytes, .. }) = self.held.remove(at) else { break };
             self.held_bytes -= bytes;
             if let Ok(batch) = Arc::try_unwrap(batch) {
                 self.builder.recycle(batch);
@@ -580,7 +660,7 @@ impl Loop {
         // With a store that cannot be written nothing would ever be released: delivering on would only grow the replay. And
         // before the very first place is saved, a crash would make the next start choose another one, past what it missed.
         let can_save = self.progress.last_saved().is_some() && !self.troubles.contains_key(STATE);
-        can_save && self.progress.in_flight() < self.spec.batch.max_inflight
+        can_save && !self.awaits_schemas() && self.progress.in_flight() < self.spec.batch.max_inflight
     }
 
     /// Hands what is due to the lanes; true when there was something.
@@ -619,7 +699,10 @@ impl Loop {
         let events = batch.len() as u64;
         let trigger = if batch.end().is_none() { Trigger::TxPart } else { trigger };
         self.measure.cut(&batch);
-        let (bytes, first_ts_us) = (batch.memory_bytes() as u64, batch.first_ts_us().unwrap_or(0));
+        // Texts that sinks share live as long as the batch.
+        let texts = if self.shares_encoding { batch.estimated_bytes() } else { 0 };
+        let bytes = (batch.memory_bytes() + texts) as u64;
+        let first_ts_us = batch.first_ts_us().unwrap_or(0);
         let seq = self.progress.cut(events, first_ts_us, batch.end().cloned());
         self.measure.last_seq = seq.0;
         let batch = Arc::new(batch);
@@ -630,6 +713,7 @@ impl Loop {
             let wanted = !crowded || lane.waiting() < self.progress.in_flight();
             let job = crate::lane::Job { seq, batch: batch.clone() };
             if wanted && lane.send(job) {
+                self.sinks[sink].given(seq, &batch);
                 continue;
             }
             // A lane that the policy waits for has room for all batches in flight; if it has ended, its report is on the way.
@@ -639,11 +723,12 @@ impl Loop {
                 if let Some(counted) = self.metrics.sink(sink) {
                     counted.given_up(events);
                 }
+                self.sinks[sink].passed_over(events, batch.end().map(|end| &end.position));
                 self.progress.given_up(sink, seq);
             }
         }
         self.held_bytes += bytes;
-        self.held.push_back(Held { seq, batch, bytes, cut_at: Instant::now(), trigger });
+        self.held.push_back(Kept { seq, batch, bytes, cut_at: Instant::now(), trigger });
         self.count_memory();
     }
 
@@ -652,7 +737,7 @@ impl Loop {
             && self.progress.in_flight() == 0
             && !self.builder.can_cut()
             && !self.saving.is_running()
-            && self.progress.unsaved().is_none()
+            && self.save_due().is_none()
     }
 
     /// Closes everything. After a failure what is safe is saved first, once, unless another owner has taken over.
@@ -709,8 +794,10 @@ impl Loop {
         let trouble = held_up.or_else(|| self.stopped_tables());
         let open = matches!(self.reading, Reading::Open(_));
         let note = self.stats.current_note();
+        let sinks = self.sink_statuses();
         self.said.send_if_modified(|status| {
             let before = status.clone();
+            status.sinks = sinks;
             status.state = if mode == Mode::Paused { State::Paused } else { State::Running };
             status.phase = match mode {
                 Mode::Paused => Phase::Idle,

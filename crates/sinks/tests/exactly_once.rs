@@ -39,7 +39,7 @@ async fn begin(plan: &Arc<dyn SinkPlan>) -> (Box<dyn Sink>, Option<Held>) {
     // A lane opens again after a fault that may pass.
     for _ in 0..100 {
         let mut sink = open(plan).await;
-        match sink.take_over().await {
+        match sink.take_over(&origin()).await {
             Ok(held) => return (sink, held),
             Err(fault) if fault.is_retry() => {}
             Err(fault) => panic!("{fault:?}"),
@@ -50,7 +50,7 @@ async fn begin(plan: &Arc<dyn SinkPlan>) -> (Box<dyn Sink>, Option<Held>) {
 
 /// What a target holds after the transaction of row `id`, its last event.
 fn held(id: i64) -> Option<Held> {
-    Some(Held { position: Position::from_json(&position(id)), event: event_id(id), inside: false })
+    Some(Held { position: Position::from_json(&position(id)), event: event_id(id), inside: 0 })
 }
 
 fn rows(subject: &dyn Subject, name: &str) -> Vec<i64> {
@@ -193,7 +193,7 @@ async fn fencing(subject: &dyn Subject) {
     deliver(first.as_mut(), ended(10..20)).await.expect("a sink that only opened disturbed the first");
     // Staged by the first: never to be seen.
     deliver(first.as_mut(), transaction(20..40, 10, &position(39))[0].clone()).await.unwrap();
-    assert_eq!(second.take_over().await.unwrap(), held(19));
+    assert_eq!(second.take_over(&origin()).await.unwrap(), held(19));
     deliver(second.as_mut(), ended(20..30)).await.unwrap();
     let fault = failed(first.as_mut(), transaction(30..40, 10, &position(39))[0].clone()).await;
     assert_eq!(fault.class(), Class::Fenced, "{fault:?}");
@@ -207,18 +207,18 @@ async fn fencing(subject: &dyn Subject) {
 async fn pipelines_are_apart(subject: &dyn Subject) {
     let (one, two) = (subject.plan_of("one", "shared"), subject.plan_of("two", "shared"));
     let mut sink = one.open(&context_of("one")).await.unwrap();
-    assert_eq!(sink.take_over().await.unwrap(), None);
+    assert_eq!(sink.take_over(&origin()).await.unwrap(), None);
     deliver(sink.as_mut(), ended(0..10)).await.unwrap();
     // Open meanwhile: the other must not wait for it.
     deliver(sink.as_mut(), transaction(10..30, 10, &position(29))[0].clone()).await.unwrap();
     let mut other = two.open(&context_of("two")).await.unwrap();
-    assert_eq!(other.take_over().await.unwrap(), None);
+    assert_eq!(other.take_over(&origin()).await.unwrap(), None);
     deliver(other.as_mut(), ended(100..110)).await.unwrap();
     drop((sink, other));
     let mut sink = one.open(&context_of("one")).await.unwrap();
     let mut other = two.open(&context_of("two")).await.unwrap();
-    assert_eq!(sink.take_over().await.unwrap(), held(9));
-    assert_eq!(other.take_over().await.unwrap(), held(109));
+    assert_eq!(sink.take_over(&origin()).await.unwrap(), held(9));
+    assert_eq!(other.take_over(&origin()).await.unwrap(), held(109));
 }
 
 // --- Kafka --------------------------------------------------------------------------------------------------------------

@@ -367,7 +367,7 @@ async fn logins_and_rights() {
         ],
     );
     let mut sink = open(&bob).await;
-    sink.take_over().await.unwrap();
+    sink.take_over(&origin()).await.unwrap();
     deliver(sink.as_mut(), ended(10..20)).await.unwrap();
     assert_eq!(row_ids(&kafka, "bobs"), up_to(20));
 }
@@ -478,7 +478,7 @@ async fn a_transaction_that_hangs_beside_ours() {
     let kafka = Kafka::start(&KafkaOptions::default()).unwrap();
     let plan = sink(&kafka, "s", json!({ "exactly_once": true, "send_timeout_secs": 3 }));
     let mut sink = open(&plan).await;
-    assert_eq!(sink.take_over().await.unwrap(), None);
+    assert_eq!(sink.take_over(&origin()).await.unwrap(), None);
     deliver(sink.as_mut(), ended(0..10)).await.unwrap();
     drop(sink);
     let mut other = ClientConfig::new();
@@ -492,18 +492,18 @@ async fn a_transaction_that_hangs_beside_ours() {
         |held: Option<deltaforge_core::sink::Held>| held.map(|held| held.position.as_json().to_owned());
     // Nothing of ours is behind it: nothing to wait for.
     let mut sink = open(&plan).await;
-    assert_eq!(told(sink.take_over().await.unwrap()), Some(position(9)));
+    assert_eq!(told(sink.take_over(&origin()).await.unwrap()), Some(position(9)));
     deliver(sink.as_mut(), ended(10..20)).await.unwrap();
     drop(sink);
     // Now there is, and nobody can say whether it holds: better to wait than to say what was before.
     let mut sink = open(&plan).await;
     assert_eq!(sink.recovered().map(|held| held.position.as_json().to_owned()), Some(position(9)));
-    let fault = sink.take_over().await.unwrap_err();
+    let fault = sink.take_over(&origin()).await.unwrap_err();
     assert_eq!((fault.class(), fault.code()), (Class::Retry, "kafka.position_hidden"), "{fault}");
     drop(sink);
     other.abort_transaction(SOON).unwrap();
     let mut sink = open(&plan).await;
-    assert_eq!(told(sink.take_over().await.unwrap()), Some(position(19)));
+    assert_eq!(told(sink.take_over(&origin()).await.unwrap()), Some(position(19)));
 }
 
 /// A transaction that the coordinator ended for its age is repeated; it does not look like a second owner.
@@ -517,7 +517,7 @@ async fn a_transaction_that_takes_too_long() {
         json!({ "transaction.timeout.ms": 2000, "message.timeout.ms": 2000, "socket.timeout.ms": 2000 });
     let plan = sink(&kafka, "s", json!({ "exactly_once": true, "client_conf": conf }));
     let mut sink = open(&plan).await;
-    sink.take_over().await.unwrap();
+    sink.take_over(&origin()).await.unwrap();
     let parts = transaction(0..100, 30, &position(99));
     deliver(sink.as_mut(), parts[0].clone()).await.unwrap();
     let start = Instant::now();
@@ -530,7 +530,7 @@ async fn a_transaction_that_takes_too_long() {
     assert!(fault.is_retry(), "{fault:?}");
     drop(sink);
     let mut sink = open(&plan).await;
-    assert_eq!(sink.take_over().await.unwrap(), None);
+    assert_eq!(sink.take_over(&origin()).await.unwrap(), None);
     for part in parts {
         deliver(sink.as_mut(), part).await.unwrap();
     }

@@ -124,6 +124,12 @@ families! {
         "Mean time from a request to its answer, over the target's servers.";
     client_retransmits: counter "deltaforge_sink_client_retransmits_total" ["pipeline", "sink"],
         "Requests that the client sent again.";
+    sink_position: gauge "deltaforge_sink_position" ["pipeline", "sink"],
+        "End of the last transaction that the sink has acknowledged, as a number.";
+    sink_lag_events: count "deltaforge_sink_lag_events" ["pipeline", "sink"],
+        "Events handed to the sink and not acknowledged.";
+    sink_lag_seconds: gauge "deltaforge_sink_lag_seconds" ["pipeline", "sink"],
+        "Age of the oldest event handed to the sink and not acknowledged.";
     last_delivery: gauge "deltaforge_sink_last_delivery_timestamp_seconds" ["pipeline", "sink"],
         "When the target acknowledged last.";
     dropped: counter "deltaforge_dropped_events_total" ["pipeline", "component", "reason"], "Events not delivered.";

@@ -240,8 +240,17 @@ impl PipelineMetrics {
             let counts = (self.batch_events.get_sample_sum(), self.batch_events.get_sample_count());
             follower.follow(&self.families, &mut known.series, sample, stats, counts);
         }
-        for (sink, in_flight) in self.sinks.iter().zip(sample.sinks_in_flight) {
-            sink.depth.set(gauge(*in_flight));
+        for (sink, sample) in self.sinks.iter().zip(sample.sinks) {
+            sink.depth.set(gauge(sample.in_flight));
+            sink.lag_events.set(gauge(sample.lag_events));
+            sink.lag_seconds.set(sample.lag_seconds);
+            if let Some(position) = sample.position {
+                let families = &self.families;
+                known
+                    .series
+                    .of("sink_position", &families.sink_position, &[&self.name, &sink.id])
+                    .set(position as f64);
+            }
         }
     }
 
@@ -306,6 +315,7 @@ impl PipelineMetrics {
 /// The measurements of one sink.
 #[derive(Clone, Debug)]
 pub struct SinkMetrics {
+    id: String,
     events: IntCounter,
     batches: IntCounter,
     bytes: IntCounter,
@@ -320,6 +330,8 @@ pub struct SinkMetrics {
     client_bytes: IntGauge,
     client_trip: Gauge,
     client_retransmits: IntCounter,
+    lag_events: IntGauge,
+    lag_seconds: Gauge,
     last_delivery: Gauge,
     given_up: IntCounter,
 }
@@ -330,6 +342,7 @@ impl SinkMetrics {
         let kinds =
             SINK_KINDS.iter().map(|k| s.of("sink_failures", &f.sink_failures, &[name, sink, k.as_str()]));
         SinkMetrics {
+            id: sink.into(),
             failures: kinds.collect(),
             events: s.of("sink_events", &f.sink_events, &labels),
             batches: s.of("sink_batches", &f.sink_batches, &labels),
@@ -344,6 +357,8 @@ impl SinkMetrics {
             client_bytes: s.of("client_bytes", &f.client_bytes, &labels),
             client_trip: s.of("client_trip", &f.client_trip, &labels),
             client_retransmits: s.of("client_retransmits", &f.client_retransmits, &labels),
+            lag_events: s.of("sink_lag_events", &f.sink_lag_events, &labels),
+            lag_seconds: s.of("sink_lag_seconds", &f.sink_lag_seconds, &labels),
             last_delivery: s.of("last_delivery", &f.last_delivery, &labels),
             given_up: s.of("dropped", &f.dropped, &[name, sink, "best_effort"]),
         }

@@ -94,6 +94,7 @@ pub(super) fn parse(
     let (batch, older) = parse_batch(batch_node, findings);
     let policy_node = parts.commit_policy.unwrap_or(&nothing);
     let commit_policy = parse_policy(policy_node, older, &sinks, findings);
+    promise_exactly_once(&sinks, &batch, commit_policy, findings);
     let memory_limit = parse_limits(parts.limits.unwrap_or(&nothing), memory_ceiling, findings);
     if let (Some(node), Some((plan, _))) = (parts.source, &source) {
         parsed.source = Some(source_place(node, plan.id()));
@@ -355,6 +356,8 @@ fn source_place(node: &Node, id: &str) -> (String, String, Span) {
 #[derive(Default)]
 struct Sinks {
     plans: Vec<Arc<dyn SinkPlan>>,
+    /// Of exactly-once sinks: path and place of the setting, and whether the sink is required.
+    exactly_once: Vec<(String, Span, bool)>,
     /// How many the document names, valid or not.
     written: usize,
 }
@@ -380,7 +383,7 @@ fn parse_sinks(node: &Node, pipeline: &str, registry: &Registry, findings: &mut 
         }
     };
     let words: Vec<_> = registry.sinks.iter().map(|kind| kind.name()).collect();
-    let mut sinks = Sinks { plans: Vec::new(), written: items.len() };
+    let mut sinks = Sinks { written: items.len(), ..Sinks::default() };
     let mut of_type: BTreeMap<String, usize> = BTreeMap::new();
     let mut ids: BTreeMap<String, String> = BTreeMap::new();
     for (i, item) in items.iter().enumerate() {
@@ -419,9 +422,43 @@ fn parse_sinks(node: &Node, pipeline: &str, registry: &Registry, findings: &mut 
         } else {
             ids.insert(plan.id().into(), place);
         }
+        if plan.exactly_once() {
+            let span = config.get("exactly_once").map_or(item.span, |node| node.span);
+            sinks.exactly_once.push((format!("{config_path}.exactly_once"), span, plan.required()));
+        }
         sinks.plans.push(plan);
     }
     sinks
+}
+
+/// A sink that may be given up, or whose transactions are cut anywhere, delivers nothing exactly once.
+fn promise_exactly_once(sinks: &Sinks, batch: &BatchSettings, policy: CommitPolicy, findings: &mut Findings) {
+    for (path, span, required) in &sinks.exactly_once {
+        let mut conflict = |message: &str, hint: &str| {
+            let (message, hint) = (message.into(), Some(hint.into()));
+            let class = FindingClass::Conflict;
+            findings.errors.push(Finding { path: path.clone(), span: *span, class, message, hint });
+        };
+        if !batch.respect_source_tx {
+            conflict(
+                "`exactly_once` commits whole transactions, `batch.respect_source_tx: false` cuts them anywhere",
+                "write `respect_source_tx: true`",
+            );
+        }
+        match policy {
+            CommitPolicy::Quorum(_) => conflict(
+                "under `commit_policy.mode: quorum` the checkpoint may go on without this sink",
+                "use the mode `all` or `required`",
+            ),
+            CommitPolicy::Required if !required => {
+                conflict(
+                    "the checkpoint does not wait for this sink",
+                    "write `required: true`, or use the mode `all`",
+                );
+            }
+            CommitPolicy::All | CommitPolicy::Required => {}
+        }
+    }
 }
 
 /// A setting and where it is written.

@@ -27,11 +27,10 @@ use super::positions::{Positions, create_topic};
 use super::producer::{Producer, Stage};
 use super::record::{Record, Records, too_large};
 use super::reports::{NO_EVENT, opaque, timestamp};
-use crate::shared::held;
 use crate::shared::relay::blocking;
 use async_trait::async_trait;
 use deltaforge_core::fault::{Class, Kind};
-use deltaforge_core::position::End;
+use deltaforge_core::position::{End, Position};
 use deltaforge_core::sink::{Delivery, Held, Receipt, Sink, SinkContext};
 use deltaforge_core::task::{Task, spawn};
 use deltaforge_core::{Batch, EventId, Fault};
@@ -132,7 +131,7 @@ impl KafkaSink {
         self.begin().await?;
         let end = if self.once.is_some() { batch.end() } else { None };
         let position = match (&self.once, end) {
-            (Some(once), Some(end)) => Some(position(once, batch, end)?),
+            (Some(once), Some(end)) => Some(position(once, batch, end)),
             _ => None,
         };
         let count = self.records.records().len() + usize::from(position.is_some());
@@ -224,13 +223,13 @@ impl KafkaSink {
     }
 
     /// Produces the position, and begins the commit.
-    async fn commit(&mut self, position: &(String, String), number: u32) -> Result<(), Fault> {
+    async fn commit(&mut self, position: &(String, Vec<u8>), number: u32) -> Result<(), Fault> {
         let topic = self.settings.positions_topic.as_str();
         self.room(|| {
             let record = BaseRecord::with_opaque_to(topic, opaque(number, NO_EVENT))
                 .partition(0)
                 .key(position.0.as_str())
-                .payload(position.1.as_str());
+                .payload(position.1.as_slice());
             match self.producer.client().send(record) {
                 Ok(()) => Ok(true),
                 Err((KafkaError::MessageProduction(Code::QueueFull), _)) => Ok(false),
@@ -290,12 +289,10 @@ fn given_up(producer: &Producer) -> Fault {
     fault.unwrap_or_else(|| Fault::retry("kafka.given_up", "the producer was given up").kind(Kind::Connect))
 }
 
-fn position(once: &Once, batch: &Batch, end: &End) -> Result<(String, String), Fault> {
+/// Key and value of the record that says where `batch` ends.
+fn position(once: &Once, batch: &Batch, end: &End) -> (String, Vec<u8>) {
     let last = batch.events().last().map_or(once.last, |event| event.id());
-    let (pipeline, sink) = (&once.positions.pipeline, &once.positions.sink);
-    let value = held::encode(pipeline, sink, &end.position, last);
-    let value = value.ok_or_else(|| Fault::bug("kafka.position", "the position is not JSON"))?;
-    Ok((once.positions.key(), value))
+    (once.positions.key(), once.positions.identity.write(None, Some((&end.position, last))))
 }
 
 /// Makes a topic as `create_topics` says.
@@ -335,7 +332,7 @@ impl Sink for KafkaSink {
         self.once.as_ref()?.recovered.as_ref()
     }
 
-    async fn take_over(&mut self) -> Result<Option<Held>, Fault> {
+    async fn take_over(&mut self, _: &Position) -> Result<Option<Held>, Fault> {
         let limit = self.settings.send_timeout;
         let Some(once) = &mut self.once else { return Ok(None) };
         self.producer

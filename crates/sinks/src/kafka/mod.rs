@@ -17,6 +17,7 @@ mod record;
 mod reports;
 
 use crate::shared::common::check_templates;
+use crate::shared::held::Identity;
 use crate::shared::relay::blocking;
 use async_trait::async_trait;
 use config::Settings;
@@ -79,6 +80,10 @@ impl SinkPlan for KafkaPlan {
 
     fn exactly_once(&self) -> bool {
         self.settings.exactly_once
+    }
+
+    fn encoding(&self) -> Option<String> {
+        Some(self.settings.common.envelope.encoding())
     }
 
     fn retry(&self) -> RetryPolicy {
@@ -161,8 +166,7 @@ impl KafkaPlan {
         let positions = Positions {
             config: self.settings.client_config(),
             topic: self.settings.positions_topic.clone(),
-            pipeline: context.pipeline.clone(),
-            sink: self.settings.common.id.clone(),
+            identity: Identity { pipeline: context.pipeline.clone(), sink: self.settings.common.id.clone() },
             limit: self.settings.send_timeout,
         };
         let asked = positions.clone();

@@ -14,7 +14,7 @@
 //! all: usually not, and then nothing has to be waited for; else the stable offset must pass it.
 
 use super::error::{fault, of};
-use crate::shared::held;
+use crate::shared::held::Identity;
 use deltaforge_core::Fault;
 use deltaforge_core::fault::Kind;
 use deltaforge_core::sink::Held;
@@ -34,8 +34,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(super) struct Positions {
     pub(super) config: ClientConfig,
     pub(super) topic: String,
-    pub(super) pipeline: String,
-    pub(super) sink: String,
+    pub(super) identity: Identity,
     pub(super) limit: Duration,
 }
 
@@ -67,7 +66,7 @@ pub(super) async fn create_topic(
 impl Positions {
     /// The key of this sink's records.
     pub(super) fn key(&self) -> String {
-        format!("{}/{}", self.pipeline, self.sink)
+        format!("{}/{}", self.identity.pipeline, self.identity.sink)
     }
 
     /// Makes the topic when there is none.
@@ -172,17 +171,16 @@ impl Positions {
             if let Some((_, value)) = self.scan(consumer, from, to)? {
                 // A null value is how an operator takes a position away.
                 let Some(value) = value else { return Ok(None) };
-                let held = held::decode(&value, &self.pipeline, &self.sink);
-                return held.map(Some).ok_or_else(|| self.unreadable());
+                return self.identity.read(&value).map_err(|why| self.unreadable(&why));
             }
             (to, count) = (from, count.saturating_mul(4));
         }
         Ok(None)
     }
 
-    fn unreadable(&self) -> Fault {
+    fn unreadable(&self, why: &str) -> Fault {
         let (key, topic) = (self.key(), &self.topic);
-        let message = format!("the last record of the key `{key}` in `{topic}` is not a position");
+        let message = format!("the position stored in `{topic}` under `{key}` {why}");
         Fault::config("kafka.position_unreadable", message)
             .kind(Kind::Decode)
             .hint("somebody else writes to that topic: choose another positions_topic")

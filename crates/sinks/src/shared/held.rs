@@ -1,10 +1,14 @@
-//! What an exactly-once sink stores at its target: how far it came, as one JSON object.
+//! What an exactly-once sink stores beside its events: where they end, and which was the last.
 //!
-//! `{"pipeline":"orders","sink":"orders-kafka","position":{…},"event_id":"…"}`
+//! ```json
+//! {"pipeline":"orders","sink":"orders-redis","owner":"5f0c…","position":{"lsn":"0/16B6C50","tx_id":755},"event_id":"5c0f4e0e-…"}
+//! ```
+//!
+//! The position is kept as the text that its connector wrote, since positions are compared by it. `owner` is there where the
+//! target has no fencing of its own: a number made anew by each connection that delivers.
 
-use deltaforge_core::EventId;
-use deltaforge_core::position::Position;
 use deltaforge_core::sink::Held;
+use deltaforge_core::{EventId, Position};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -15,42 +19,54 @@ struct Stored<'a> {
     pipeline: Cow<'a, str>,
     #[serde(borrow)]
     sink: Cow<'a, str>,
-    /// As written: positions are compared by their connector, and to others they are text.
-    #[serde(borrow)]
-    position: &'a RawValue,
-    #[serde(borrow)]
-    event_id: Cow<'a, str>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    owner: Option<Cow<'a, str>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    position: Option<&'a RawValue>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    event_id: Option<String>,
 }
 
-/// The JSON text of what a target holds; `None` when `position` is not JSON, which no connector makes.
-pub(crate) fn encode(pipeline: &str, sink: &str, position: &Position, event: EventId) -> Option<String> {
-    let position = serde_json::from_str(position.as_json()).ok()?;
-    let event_id = event.to_string().into();
-    serde_json::to_string(&Stored { pipeline: pipeline.into(), sink: sink.into(), position, event_id }).ok()
+/// Whose it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) pipeline: String,
+    pub(crate) sink: String,
 }
 
-/// Reads what [`encode`] wrote for this pipeline and sink; `None` when it is something else.
-pub(crate) fn decode(text: &[u8], pipeline: &str, sink: &str) -> Option<Held> {
-    let stored: Stored<'_> = serde_json::from_slice(text).ok()?;
-    if stored.pipeline != pipeline || stored.sink != sink {
-        return None;
+impl Identity {
+    /// The stored text; without a position it only says who owns the place.
+    pub(crate) fn write(&self, owner: Option<&str>, held: Option<(&Position, EventId)>) -> Vec<u8> {
+        // A position is the JSON text of an object, by its own contract.
+        let position = held.and_then(|(position, _)| serde_json::from_str(position.as_json()).ok());
+        let stored = Stored {
+            pipeline: self.pipeline.as_str().into(),
+            sink: self.sink.as_str().into(),
+            owner: owner.map(Cow::from),
+            position,
+            event_id: held.map(|(_, event)| event.to_string()),
+        };
+        serde_json::to_vec(&stored).unwrap_or_default()
     }
-    let position = stored.position.get();
-    let event = event_id(&stored.event_id)?;
-    position.starts_with('{').then(|| Held { position: Position::from_json(position), event, inside: false })
-}
 
-/// An event id from its text, 36 characters.
-fn event_id(text: &str) -> Option<EventId> {
-    let digits: Vec<u8> = text.bytes().filter(|byte| *byte != b'-').collect();
-    let mut id = [0; 16];
-    if text.len() != 36 || digits.len() != 32 {
-        return None;
+    /// Reads what was stored; `None` when it is there without a position.
+    ///
+    /// # Errors
+    /// What is wrong with it, in words that follow "the stored position".
+    pub(crate) fn read(&self, text: &[u8]) -> Result<Option<Held>, String> {
+        let stored: Stored<'_> =
+            serde_json::from_slice(text).map_err(|e| format!("is not what a sink writes: {e}"))?;
+        if (stored.pipeline.as_ref(), stored.sink.as_ref()) != (self.pipeline.as_str(), self.sink.as_str()) {
+            return Err(format!("is that of the sink `{}` of `{}`", stored.sink, stored.pipeline));
+        }
+        let Some(position) = stored.position else { return Ok(None) };
+        if !position.get().starts_with('{') {
+            return Err("is no JSON object".into());
+        }
+        let event = stored.event_id.and_then(|text| text.parse().ok());
+        let event = event.ok_or("names no event")?;
+        Ok(Some(Held { position: Position::from_json(position.get()), event, inside: 0 }))
     }
-    for (byte, pair) in id.iter_mut().zip(digits.chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(EventId(id))
 }
 
 #[cfg(test)]
@@ -58,18 +74,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_stored_comes_back() {
-        let position =
-            Position::from_json(r#"{"lsn":"0/16B6C50","tx_id":755,"big":12345678901234567890123}"#);
-        let event = EventId::derive(b"x");
-        let text = encode("a\"b", "s", &position, event).unwrap();
-        let held = decode(text.as_bytes(), "a\"b", "s").unwrap();
-        assert_eq!((held.position, held.event, held.inside), (position, event, false));
-        assert!(decode(text.as_bytes(), "other", "s").is_none());
-        assert!(decode(text.as_bytes(), "a\"b", "other").is_none());
-        for wrong in [&b""[..], b"{}", b"null", br#"{"pipeline":"p","sink":"s","position":1,"event_id":"x"}"#]
-        {
-            assert!(decode(wrong, "p", "s").is_none());
+    fn what_is_written_is_read() {
+        let us = Identity { pipeline: "orders".into(), sink: "orders-\"x\"".into() };
+        let position = Position::from_json("{\"lsn\":\"0/16B6C50\",\"tx_id\":755}");
+        let event = EventId::derive(b"1");
+        let text = us.write(Some("me"), Some((&position, event)));
+        let held = Held { position, event, inside: 0 };
+        assert_eq!(us.read(&text), Ok(Some(held)));
+        assert_eq!(us.read(&us.write(Some("me"), None)), Ok(None));
+        let other = Identity { sink: "other".into(), ..us.clone() };
+        assert!(other.read(&text).unwrap_err().contains("of `orders`"));
+        for wrong in [
+            &b"x"[..],
+            b"{}",
+            br#"{"pipeline":"orders","sink":"orders-\"x\"","position":7,"event_id":"5c0f4e0e-6f43-8a51-9d0a-3f6f0e2b7c19"}"#,
+            br#"{"pipeline":"orders","sink":"orders-\"x\"","position":{}}"#,
+        ] {
+            assert!(us.read(wrong).is_err(), "{}", String::from_utf8_lossy(wrong));
         }
     }
 }

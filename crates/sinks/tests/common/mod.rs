@@ -5,6 +5,7 @@ pub mod kafka;
 
 use deltaforge_core::batch::{BatchBuilder, Limits, TransactionHead};
 use deltaforge_core::config::{Fields, Findings, Node};
+use deltaforge_core::position::Position;
 use deltaforge_core::schema::{Column, TableName};
 use deltaforge_core::sink::{Delivered, Delivery, Receipt, Sink, SinkContext, SinkPlan};
 use deltaforge_core::source::{Names, SourceInfo};
@@ -24,7 +25,13 @@ pub fn context() -> SinkContext {
 
 pub fn context_of(pipeline: &str) -> SinkContext {
     let source = SourceInfo { connector: "postgresql", fields: &[] };
-    SinkContext { pipeline: pipeline.into(), tenant: "default".into(), source, metrics: None }
+    SinkContext {
+        pipeline: pipeline.into(),
+        tenant: "default".into(),
+        source,
+        shares_encoding: false,
+        metrics: None,
+    }
 }
 
 /// What parsing says: the plan, or the findings as `path: class: message`.
@@ -163,6 +170,11 @@ pub fn transaction(ids: Range<i64>, most: usize, position: &str) -> Vec<Arc<Batc
         assert_eq!(batch.end().is_some(), at + 1 == batches.len(), "only the last part has an end");
     }
     batches
+}
+
+/// Where the first batch of a test begins.
+pub fn origin() -> Position {
+    Position::from_json("{\"lsn\":\"0/0\",\"tx_id\":0}")
 }
 
 /// The position that a test gives to the end of row `id`'s transaction.

@@ -1,11 +1,12 @@
 //! Drives one simulated world: starts engines, carries orders out, watches, and in the end holds the engine to its promises.
 
 use super::engine::Engine;
+use super::exact::FENCED;
 use super::plan::Order;
 use super::rng::Rng;
 use super::sink::POISON;
 use super::source::{BUSY, LOOP_BROKE_DOWN, SOURCE_ID};
-use super::world::{Facts, World};
+use super::world::{Facts, Stored, World};
 use deltaforge_core::checkpoint::StateStore;
 use deltaforge_engine::status::{State, Status};
 use std::collections::VecDeque;
@@ -24,6 +25,10 @@ const STOP_LIMIT: Duration = Duration::from_secs(1200);
 const HONEST_WITHIN: Duration = Duration::from_secs(5);
 /// What makes an engine fail must have made it fail by then.
 const FAILS_WITHIN: Duration = Duration::from_secs(12);
+/// The engine's word for a state that is gone and cannot be done without.
+const STATE_LOST: &str = "state.checkpoint_lost";
+/// The engine's word for a target that somebody else writes to.
+const POSITION_MOVED: &str = "sink.position_moved";
 /// A pause is carried out within this.
 const PAUSED_WITHIN: Duration = Duration::from_secs(3);
 
@@ -37,6 +42,8 @@ pub(super) struct Driver {
     orders: VecDeque<(Duration, Order)>,
     restart_at: Option<Duration>,
     pause: Option<Pause>,
+    /// The store as it was before it was lost, and what was true of it.
+    backup: Option<(Arc<dyn StateStore>, Stored)>,
     /// The source has told its end, and the engine has stopped of itself.
     finished: bool,
 }
@@ -57,6 +64,7 @@ impl Driver {
             world,
             store,
             engines: Vec::new(),
+            backup: None,
             restart_at: None,
             pause: None,
             finished: false,
@@ -119,9 +127,14 @@ impl Driver {
             Order::Pause(_) => "pauses",
             Order::Stop(_) => "stops",
             Order::Second => "second engines",
+            Order::Lose(_) => "states lost",
         });
         match order {
             Order::Crash(down) => self.crash(down).await,
+            Order::Lose(down) => {
+                self.crash(down).await;
+                self.lose_state();
+            }
             Order::Stop(down) => self.stop(Some(down)).await,
             Order::Second => self.start().await,
             Order::Pause(length) => {
@@ -143,6 +156,27 @@ impl Driver {
         }
         self.pause = None;
         self.restart_at = Some(self.world.now() + down);
+    }
+
+    /// The store is empty from now on. Where no target knows better, nothing is left to go on from, and nothing is shown.
+    fn lose_state(&mut self) {
+        if self.world.knows_no_position() || self.world.facts().state_is_lost {
+            return;
+        }
+        self.world.trace(|| "the state is LOST".into());
+        let empty = deltaforge_state::open("memory:").expect("a store in memory opens");
+        let store = std::mem::replace(&mut self.store, empty);
+        self.backup = Some((store, self.world.forget_state()));
+    }
+
+    /// Somebody brings the state back.
+    fn bring_state_back(&mut self) {
+        if let Some((store, stored)) = self.backup.take() {
+            self.world.trace(|| "the state is BROUGHT BACK".into());
+            self.world.count("states brought back");
+            self.store = store;
+            self.world.remember_state(stored);
+        }
     }
 
     async fn kill(&mut self, which: std::ops::Range<usize>) {
@@ -193,6 +227,7 @@ impl Driver {
         if self.rng.chance(400) {
             self.world.prune();
         }
+        (0..self.world.plan.sinks.len()).for_each(|sink| self.world.land(sink));
         self.world.check_released();
         let newest = self.engines.len().checked_sub(1);
         let mut ended = Vec::new();
@@ -233,7 +268,12 @@ impl Driver {
                 self.finished = self.world.plan.source.ends && !engine.is_stopping();
                 engine.is_stopping() || self.finished
             }
-            State::Failed => doom.contains(&code.as_str()) || (code == "state.fenced" && was_replaced),
+            State::Failed => match code.as_str() {
+                STATE_LOST => self.world.needs_the_state(engine.run),
+                FENCED | POSITION_MOVED => self.world.lost_a_target(engine.run),
+                "state.fenced" => was_replaced,
+                code => doom.contains(&code),
+            },
             // The loop itself broke down: the supervisor reads that from the closed channel.
             State::Running | State::Paused => doom.contains(&LOOP_BROKE_DOWN),
         };
@@ -241,11 +281,16 @@ impl Driver {
             (State::Stopped, _) => "ended: stopped",
             (State::Failed, POISON) => "ended: an event refused",
             (State::Failed, "state.fenced") => "ended: fenced",
+            (State::Failed, FENCED | POSITION_MOVED) => "ended: fenced at a target",
+            (State::Failed, STATE_LOST) => "ended: the state is lost",
             (State::Failed, _) => "ended: failed otherwise",
             (State::Running | State::Paused, _) => "ended: broke down",
         });
         if !is_right {
             self.world.violated(format!("run {} ended with {status:?}", engine.run));
+        }
+        if code == STATE_LOST && is_right {
+            self.bring_state_back();
         }
         // Whoever is fenced gave way to one that goes on.
         let goes_on = code == "state.fenced" && !self.engines.is_empty();

@@ -78,6 +78,7 @@ impl Engine {
             deliveries: 0,
             acknowledgements: 0,
             saves: 0,
+            awaits_store: false,
             silent_until: Duration::ZERO,
             breaks: 0,
             doomed: Vec::new(),
@@ -181,7 +182,8 @@ impl Engine {
         let settled = facts.settled.min(world.reached_by(run));
         let end = world.log.bound(world.log.last_end_before(settled)).unwrap_or(0);
         let unsaved = counts && !world.plan.two_engines && end > facts.saved_index;
-        let holds_back = world.holds_back(run);
+        // Schemas are stored before a target that stores positions gets their rows.
+        let holds_back = world.holds_back(run) && !(world.plan.exact && run.awaits_store);
         drop(facts);
         // Nothing may be delivered before the first place is saved, or while the store is in trouble.
         let may_give = {

@@ -22,6 +22,7 @@
 mod check;
 mod drive;
 mod engine;
+mod exact;
 mod log;
 mod plan;
 mod rng;
@@ -33,6 +34,15 @@ mod world;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+/// What the sinks of a world promise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sinks {
+    /// Each event, perhaps again.
+    AtLeastOnce,
+    /// At least one of them each event once.
+    ExactlyOnce,
+}
 
 /// What a seed came to.
 #[derive(Debug)]
@@ -61,8 +71,12 @@ pub struct Outcome {
 ///
 /// # Panics
 /// When the memory store cannot be opened.
-pub async fn simulate(seed: u64, traces: bool) -> Outcome {
-    let world = Arc::new(world::World::new(seed, traces));
+pub async fn simulate(seed: u64, sinks: Sinks, traces: bool) -> Outcome {
+    let plan = match sinks {
+        Sinks::AtLeastOnce => plan::Plan::roll(seed),
+        Sinks::ExactlyOnce => plan::Plan::roll_exact(seed),
+    };
+    let world = Arc::new(world::World::new(plan, traces));
     let store = deltaforge_state::open("memory:").expect("a store in memory opens");
     drive::Driver::new(world.clone(), store).run().await;
     let mut facts = world.facts();

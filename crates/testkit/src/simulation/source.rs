@@ -159,6 +159,9 @@ impl SimSourcePlan {
             world.violated(format!("run {} resumes at {resume}, which is inside a transaction", self.run));
             return Err(Fault::lost("sim.nowhere", "no transaction ends there"));
         };
+        if world.plan.exact && due.is_none() {
+            world.check_start(self.run, place);
+        }
         if due.is_some_and(|due| due != place) {
             world.violated(format!("run {} resumes at {place} and was given all up to {due:?}", self.run));
         }

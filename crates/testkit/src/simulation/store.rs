@@ -1,7 +1,7 @@
 //! The simulated store: the real one in memory, behind bad weather. What it holds outlives the engines.
 
 use super::rng::Rng;
-use super::world::World;
+use super::world::{LaneFacts, World};
 use async_trait::async_trait;
 use deltaforge_core::checkpoint::{
     Checkpoint, CheckpointStore, DocumentStore, Lease, SchemaHistory, StateStore, Version,
@@ -53,6 +53,13 @@ impl SimStore {
 
     /// Makes a call with a fate: late, twice as late, in vain, or in effect without an answer.
     async fn call<T>(&self, what: &str, call: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        self.world.facts().runs[self.run].awaits_store = true;
+        let done = self.make(what, call).await;
+        self.world.facts().runs[self.run].awaits_store = false;
+        done
+    }
+
+    async fn make<T>(&self, what: &str, call: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
         let fate = self.fate();
         tokio::time::sleep(fate.before).await;
         if fate.fails == Some(false) {
@@ -104,6 +111,14 @@ impl CheckpointStore for SimStore {
                 run.resumed = true;
                 run.from_inside = done > 0;
                 run.given = Some(lsn);
+            }
+            if self.world.plan.exact {
+                // It begins where its sinks stand, perhaps not for the first time.
+                (run.from, run.given, run.handed) = (None, None, 0);
+                for lane in &mut run.lanes {
+                    let acknowledged = std::mem::take(&mut lane.acknowledged);
+                    *lane = LaneFacts { acknowledged, ..LaneFacts::default() };
+                }
             }
             drop(facts);
             self.world.count(match place {
