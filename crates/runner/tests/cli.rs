@@ -30,7 +30,7 @@ fn version() {
         "commit: ",
         "target: ",
         "sources: mysql, mariadb, postgres",
-        "sinks: redis, file, stdout",
+        "sinks: redis, kafka, file, stdout",
     ] {
         assert!(done.stdout.contains(part), "{part}: {done:?}");
     }

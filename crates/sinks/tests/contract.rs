@@ -21,7 +21,9 @@ trait Subject {
 /// Opens the sink, as a lane does before the first delivery.
 async fn begin(plan: &Arc<dyn SinkPlan>) -> Box<dyn Sink> {
     let mut sink = open(plan).await;
-    sink.take_over(&origin()).await.unwrap();
+    if plan.exactly_once() {
+        sink.take_over(&origin()).await.unwrap();
+    }
     sink
 }
 
