@@ -82,8 +82,11 @@ impl ExactTarget {
         Some(Held { position: position(self.place), event, inside: self.inside })
     }
 
-    /// What it lacks in the end.
-    pub(super) fn is_incomplete(&self, log: &Log) -> Option<String> {
+    /// What it lacks in the end, of all from the origin on.
+    pub(super) fn is_incomplete(&self, origin: u64, log: &Log) -> Option<String> {
+        if self.next.is_none() && origin == log.len() {
+            return None;
+        }
         let whole = log.bound(self.place) == Some(log.len()) && self.inside == 0;
         (!whole || self.next != Some(log.len()))
             .then(|| format!("the target holds {self:?}, the log has {} events", log.len()))
