@@ -11,6 +11,10 @@
 //!                 (`end` is its position) above limits  the events of the one transaction that is still open.
 //! ```
 
+mod frozen;
+
+pub use frozen::{freeze, thaw};
+
 use crate::position::{End, Position};
 use crate::row::{RowRef, RowWriter};
 use crate::schema::TableSchema;
@@ -164,6 +168,8 @@ pub struct Batch {
     end: Option<End>,
     estimated_bytes: usize,
     texts: SharedTexts,
+    /// Its events come again beside the stream.
+    beside: bool,
 }
 
 /// A text for each event of a batch, one behind the other.
@@ -248,6 +254,7 @@ impl Batch {
             end: self.end.clone(),
             estimated_bytes: self.estimated_bytes,
             texts: SharedTexts::default(),
+            beside: self.beside,
         }
     }
 
@@ -258,9 +265,15 @@ impl Batch {
         Some(Batch { slots: self.slots[at + 1..].to_vec(), ..self.without(id) })
     }
 
-    /// The last event's identity.
+    /// The same events, delivered again beside the stream: its place and its last event stay what they were.
+    pub fn beside(self, end: Option<End>) -> Batch {
+        Batch { end, beside: true, ..self }
+    }
+
+    /// The last event's identity, by which a target tells how far the stream has come; `None` also when the events come beside
+    /// it.
     pub fn last_id(&self) -> Option<EventId> {
-        self.slots.last().map(|s| s.id)
+        self.slots.last().map(|s| s.id).filter(|_| !self.beside)
     }
 
     /// Bytes held by the arena.
@@ -695,6 +708,7 @@ impl BatchBuilder {
             end,
             estimated_bytes: self.estimated_bytes,
             texts: SharedTexts::default(),
+            beside: false,
         };
         self.moved = !self.before_end.is_empty();
         self.before_end.clear();

@@ -22,6 +22,7 @@ mod resume;
 mod saving;
 mod sinks;
 
+use crate::dead_letters::{DeadLetters, Redelivery};
 use crate::handle::{Command, Handle};
 use crate::lane::{Lane, LaneNews, LaneReport, LaneSettings, random};
 use crate::memory::{Holder, MemoryBudget};
@@ -102,6 +103,9 @@ async fn run(
             Ok(None) => break Ok(()),
             Err(failure) => break Err(failure),
         };
+        if let Some(letters) = DeadLetters::of(&spec, &store, taken.lease.epoch, &metrics) {
+            letters.begin().await;
+        }
         let mut running =
             Loop::new(spec.clone(), store.clone(), metrics.clone(), said.clone(), taken, beginnings);
         let ended = running.run().await;
@@ -300,6 +304,7 @@ impl Loop {
             source: spec.source.info().clone(),
             metrics: metrics.sink(sink).cloned(),
         };
+        let letters = DeadLetters::of(&spec, &store, lease.epoch, &metrics);
         let lanes = (spec.sinks.iter().enumerate())
             .map(|(sink, plan)| {
                 let settings = LaneSettings {
@@ -311,6 +316,8 @@ impl Loop {
                     waited_for: progress.waits_for(sink),
                     window: spec.batch.max_inflight,
                     backlog: BACKLOG,
+                    letters: letters.clone(),
+                    resume: resume.map(|c| c.position.clone()),
                 };
                 Lane::start(settings, report_to.clone())
             })
@@ -432,6 +439,7 @@ impl Loop {
             Happening::Command(Command::Pause) => self.set_mode(Mode::Paused),
             Happening::Command(Command::Resume) => self.set_mode(Mode::Running),
             Happening::Command(Command::Stop) => self.set_mode(Mode::Draining),
+            Happening::Command(Command::Redeliver(redelivery)) => self.redeliver(redelivery),
             Happening::Lane(report) => self.take_report(report)?,
             Happening::Saved(saved) => self.take_saved(saved)?,
             Happening::Opened(Ok(opened)) => self.take_source(opened),
@@ -441,6 +449,14 @@ impl Loop {
             Happening::Tick => {}
         }
         Ok(())
+    }
+
+    /// A lane that is not there, or has enough to do, drops the answer: nothing was delivered.
+    fn redeliver(&self, redelivery: Redelivery) {
+        let sink = self.spec.sinks.iter().position(|plan| plan.id() == redelivery.sink);
+        if let Some(lane) = sink.and_then(|sink| self.lanes.get(sink)) {
+            lane.redeliver(redelivery);
+        }
     }
 
     fn set_mode(&mut self, mode: Mode) {
@@ -604,6 +620,7 @@ impl Loop {
                 let settled = self.progress.given_up(sink, seq);
                 self.settled(&settled);
             }
+            LaneNews::EventStored(fault) => counted.failed(fault.kind_of()),
             LaneNews::EventGivenUp => {
                 counted.given_up(1);
                 self.sinks[sink].event_given_up();
@@ -675,8 +692,8 @@ impl Loop {
         // With a store that cannot be written nothing would ever be released: delivering on would only grow the replay. And
         // before the very first place is saved, a crash would make the next start choose another one, past what it missed.
         let can_save = self.progress.last_saved().is_some() && !self.troubles.contains_key(STATE);
-        let may_deliver = can_save && !self.awaits_schemas();
-        may_deliver && (self.progress.in_flight() < self.spec.batch.max_inflight || self.others_may_go_on())
+        let has_room = self.progress.in_flight() < self.spec.batch.max_inflight || self.others_may_go_on();
+        can_save && !self.awaits_schemas() && has_room
     }
 
     /// A sink that is away holds up the checkpoint and nothing else: the others go on as far as memory keeps for it what they

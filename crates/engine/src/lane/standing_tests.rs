@@ -148,6 +148,25 @@ fn a_target_without_transactions_is_found_inside_a_batch() {
 }
 
 #[test]
+fn dead_letters_come_again_and_are_not_held() {
+    let standing = |with_letters| {
+        let mut standing = Standing::new(place(5), Some(inside(5, 53, 10))).with_letters(with_letters);
+        let verdict = standing.compare(Some(&inside(5, 53, 10)), again(&[Some(6)]), by_number);
+        assert!(matches!(verdict, Verdict::GoOn(0)));
+        standing
+    };
+    // A part of ten, of which nine are held: the tenth that is held stands in the next part.
+    assert_eq!(skip(&mut standing(false), 10, None, false), Err("sink.event_not_met"));
+    let mut with = standing(true);
+    assert!(!with.is_between());
+    assert_eq!(skip(&mut with, 10, None, false), Ok(Skipped::Whole));
+    assert_eq!(skip(&mut with, 10, Some(0), true), Ok(Skipped::Through(event(53))));
+    assert!(with.is_between());
+    // The transaction's end came by without it.
+    assert_eq!(skip(&mut standing(true), 10, None, true), Err("sink.event_not_met"));
+}
+
+#[test]
 fn nothing_arrived() {
     let mut standing = going();
     assert!(matches!(standing.compare(Some(&held(2, 20)), again(&[Some(3)]), by_number), Verdict::GoOn(0)));

@@ -149,6 +149,8 @@ pub(super) async fn obeying<T>(
                 Command::Pause => Mode::Paused,
                 Command::Resume => Mode::Running,
                 Command::Stop => return None,
+                // Nothing is delivered yet: its answer is dropped.
+                Command::Redeliver(_) => *mode,
             },
             done = &mut work => return Some(done),
         }

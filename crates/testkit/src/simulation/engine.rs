@@ -92,6 +92,7 @@ impl Engine {
         world.facts().runs.push(facts);
         let sink = |sink| Arc::new(SimSinkPlan { world: world.clone(), run, sink }) as Arc<dyn SinkPlan>;
         let spec = PipelineSpec {
+            dlq: None,
             name: "simulation".into(),
             tenant: String::new(),
             labels: Vec::new(),
