@@ -33,7 +33,6 @@ SID_RECIPE=2
 KAFKA_VERSION=4.1.0
 KAFKA_RECIPE=$KAFKA_VERSION-1
 KAFKA_LIBS=${DELTAFORGE_KAFKA_LIBS:-$DEV/kafka/libs}
-KAFKA_PORT=19092
 
 # From g++ on: librdkafka, which is built from source against the system's OpenSSL, curl and zlib.
 BUILD_PACKAGES=(gcc libc6-dev pkg-config ca-certificates g++ cmake make libssl-dev zlib1g-dev libcurl4-openssl-dev)
@@ -676,7 +675,7 @@ usage: ./dev.sh COMMAND
   lint                  formatting, lints, licences only
   bench [pg|mysql]      the benchmarks, against real servers, in a release build
   soak                  the tests in their long variants
-  setup                 install what is missing: build tools, PostgreSQL 15 and 18, MySQL, MariaDB, Redis; quick when
+  setup                 install what is missing: build tools, PostgreSQL 15 and 18, MySQL, MariaDB, Redis, Kafka; quick when
                         nothing is
   up, down [-v], ps     the development stack: Docker when an engine answers, else from packages
                         PostgreSQL on 127.0.0.1:$PG_PORT and MySQL on 127.0.0.1:$MYSQL_PORT (databases shop; MariaDB
@@ -685,7 +684,8 @@ usage: ./dev.sh COMMAND
 
 Environment: DELTAFORGE_DEV_DIR (where servers and their data live; now $DEV), DELTAFORGE_NO_DOCKER=1,
 DELTAFORGE_PG15_BIN, DELTAFORGE_PG18_BIN, DELTAFORGE_REDIS_BIN (folders with the binaries to use instead),
-DELTAFORGE_MYSQL_BIN, DELTAFORGE_MARIADB_BIN (the same; FOLDER:FOLDER where server and clients are apart).
+DELTAFORGE_MYSQL_BIN, DELTAFORGE_MARIADB_BIN (the same; FOLDER:FOLDER where server and clients are apart),
+DELTAFORGE_KAFKA_LIBS (a folder with the jars of a Kafka).
 TEXT
 }
 

@@ -12,12 +12,13 @@ use deltaforge_core::sink::{SinkContext, SinkPlan};
 use deltaforge_core::task::spawn;
 use deltaforge_core::{Batch, Class, Fault, Op};
 use deltaforge_testkit::servers::{Kafka, KafkaOptions, KafkaSasl};
-use deltaforge_testkit::wait_for_async;
+use deltaforge_testkit::{wait_for, wait_for_async};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::Consumer;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering::SeqCst};
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -535,4 +536,69 @@ async fn a_transaction_that_takes_too_long() {
         deliver(sink.as_mut(), part).await.unwrap();
     }
     assert_eq!(row_ids(&kafka, "s"), up_to(100));
+}
+
+/// A broker that dies amid commits: nobody knows their outcome, and each event is there once all the same. After every other
+/// death the sink is given up at once, with its commit on the way; else the client has to find its way by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commits_without_an_answer() {
+    const LAST: i64 = 4000;
+    const DEATHS: usize = 4;
+    let kafka = Arc::new(Kafka::start(&KafkaOptions::default()).unwrap());
+    let plan = sink(&kafka, "s", json!({ "exactly_once": true, "send_timeout_secs": 5 }));
+    let (progress, deaths) = (Arc::new(AtomicI64::new(0)), Arc::new(AtomicUsize::new(0)));
+    let killer = {
+        let (kafka, progress, deaths) = (kafka.clone(), progress.clone(), deaths.clone());
+        std::thread::spawn(move || {
+            for death in 1..=DEATHS {
+                wait_for("some progress", Duration::from_secs(120), || {
+                    progress.load(SeqCst) >= death as i64 * 800
+                });
+                kafka.kill();
+                deaths.store(death, SeqCst);
+                kafka.restart();
+            }
+        })
+    };
+    let (mut next, mut faults, mut noticed) = (0, Vec::new(), 0);
+    while next < LAST {
+        let round = async {
+            let mut sink = plan.open(&context()).await?;
+            next = match sink.take_over(&origin()).await? {
+                None => 0,
+                Some(held) => {
+                    let told = (0..LAST).find(|id| position(*id) == held.position.as_json()).unwrap() + 1;
+                    assert!(told >= next, "{told} is less than was acknowledged, {next}");
+                    told
+                }
+            };
+            let mut window = VecDeque::new();
+            let mut from = next;
+            while from < LAST || !window.is_empty() {
+                if from < LAST && window.len() < 2 {
+                    window.push_back(sink.deliver(ended(from..from + 20), DELIVERY).await?);
+                    from += 20;
+                } else if let Some(receipt) = window.pop_front() {
+                    receipt.await?;
+                    next += 20;
+                    progress.store(next, SeqCst);
+                }
+                let death = deaths.load(SeqCst);
+                if death > noticed {
+                    noticed = death;
+                    if death % 2 == 1 {
+                        return Ok(());
+                    }
+                }
+            }
+            Ok::<(), Fault>(())
+        };
+        if let Err(fault) = round.await {
+            assert!(fault.is_retry(), "{fault:?}");
+            faults.push(fault.code());
+        }
+    }
+    killer.join().unwrap();
+    assert_eq!((deaths.load(SeqCst), noticed), (DEATHS, DEATHS));
+    assert_eq!(row_ids(&kafka, "s"), up_to(LAST), "faults on the way: {faults:?}");
 }

@@ -357,6 +357,8 @@ fn client_config(
         .set("bootstrap.servers", brokers)
         .set("security.protocol", protocol)
         .set("client.id", "deltaforge");
+    // Ten seconds by default: a broker that is back is to be found sooner.
+    client.set("reconnect.backoff.max.ms", "1000");
     if let Some(sasl) = sasl {
         client.set("sasl.mechanisms", sasl.mechanism);
         match &sasl.login {
