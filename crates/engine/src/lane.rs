@@ -50,8 +50,9 @@ pub(crate) struct LaneReport {
 pub(crate) enum LaneNews {
     /// It is connected; what troubled it is over. `held` is what an exactly-once sink's target was seen to hold.
     Connected { held: Option<Held> },
-    /// Acknowledged, this batch and every one before it.
-    Delivered { seq: BatchSeq, events: u64, bytes: u64, took: Duration },
+    /// Acknowledged, this batch and every one before it. Of an exactly-once sink `stored` is false when its target held the
+    /// batch already, and was told nothing of its end.
+    Delivered { seq: BatchSeq, events: u64, bytes: u64, took: Duration, stored: bool },
     /// Will never be delivered to this sink.
     GivenUp { seq: BatchSeq, events: u64 },
     /// One event of a batch will never be delivered to this sink; the others follow.
@@ -183,6 +184,8 @@ struct Sent {
     job: Job,
     receipt: Receipt,
     at: Instant,
+    /// The target stores its end.
+    stored: bool,
 }
 
 struct Running {
@@ -286,7 +289,7 @@ impl Running {
 
     /// The oldest batch in the window is durable.
     async fn acknowledged(&mut self, delivered: Delivered) -> Result<(), Gone> {
-        let Some(Sent { job, at, .. }) = self.sent.pop_front() else { return Ok(()) };
+        let Some(Sent { job, at, stored, .. }) = self.sent.pop_front() else { return Ok(()) };
         self.attempts = 0;
         self.note_acknowledged(&job);
         if let Some(end) = job.batch.end().filter(|_| self.letters.is_some()) {
@@ -296,7 +299,7 @@ impl Running {
             failpoint::pass(failpoint::ACKNOWLEDGED);
         }
         let (events, took) = (job.batch.len() as u64, at.elapsed());
-        self.report(LaneNews::Delivered { seq: job.seq, events, bytes: delivered.bytes, took }).await
+        self.report(LaneNews::Delivered { seq: job.seq, events, bytes: delivered.bytes, took, stored }).await
     }
 
     fn note_acknowledged(&mut self, job: &Job) {
@@ -329,7 +332,7 @@ impl Running {
                     let Some(job) = self.again.pop_front() else { break };
                     // Acknowledged, though the answer was lost: how long it took is not known.
                     let receipt: Receipt = Box::pin(async { Ok(Delivered::default()) });
-                    self.sent.push_back(Sent { job, receipt, at: Instant::now() });
+                    self.sent.push_back(Sent { job, receipt, at: Instant::now(), stored: true });
                 }
                 Ok(true)
             }
@@ -421,14 +424,14 @@ impl Running {
         let Some(batch) = batch.filter(|batch| self.exactly_once || !batch.is_empty()) else {
             // It is there, or its only event was given up; the receipt keeps its place in the order.
             let receipt: Receipt = Box::pin(async { Ok(Delivered::default()) });
-            self.sent.push_back(Sent { job, receipt, at });
+            self.sent.push_back(Sent { job, receipt, at, stored: false });
             return Ok(true);
         };
         let Some(sink) = &mut self.open else { return Ok(true) };
         let delivery = Delivery { seq: job.seq, epoch: self.epoch };
         match sink.deliver(batch, delivery).await {
             Ok(receipt) => {
-                self.sent.push_back(Sent { job, receipt, at });
+                self.sent.push_back(Sent { job, receipt, at, stored: true });
                 Ok(true)
             }
             Err(fault) => {

@@ -27,6 +27,8 @@ pub(super) struct Standing {
     at_start: Option<Option<Held>>,
     /// The target has held a position.
     is_begun: bool,
+    /// What the target held at the start, where that lies behind `from`: it holds that until something is delivered.
+    ahead: Option<Position>,
     /// Events of acknowledged parts of a transaction that goes on.
     staged: u64,
     skip: Option<Skip>,
@@ -79,6 +81,7 @@ impl Standing {
             from,
             at_start: Some(at_start),
             is_begun: false,
+            ahead: None,
             staged: 0,
             skip: None,
             with_letters: false,
@@ -140,6 +143,10 @@ impl Standing {
                 }
                 Verdict::GoOn(index + 1)
             }
+            None if self.ahead.as_ref() == Some(&target.position) => {
+                self.hold(target, None);
+                Verdict::GoOn(0)
+            }
             None if order(&target.position, &self.from) == Some(Ordering::Less) => {
                 Verdict::BeginAgain(target_lost(&target.position, &self.from))
             }
@@ -164,6 +171,7 @@ impl Standing {
         }
         if target.position != self.from {
             // The start lies before what is held here, because another sink needs it.
+            self.ahead = Some(target.position.clone());
             self.hold(target, None);
         } else if target.inside > 0 {
             self.hold(target, Some(target.inside));
@@ -189,9 +197,9 @@ impl Standing {
     ) -> Result<Skipped, Fault> {
         let Some(skip) = &mut self.skip else { return Ok(Skipped::Nothing) };
         if at(skip.event).is_some() {
-            let event = skip.event;
+            let (event, is_last) = (skip.event, skip.inside == 0 && !is_beyond(&skip.position));
             self.skip = None;
-            return Ok(Skipped::Through(event));
+            return Ok(if is_last { Skipped::Whole } else { Skipped::Through(event) });
         }
         match &mut skip.left {
             Some(left) if *left > events => *left -= events,

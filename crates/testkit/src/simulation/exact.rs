@@ -324,6 +324,11 @@ impl World {
         self.facts().exact.iter().all(|target| target.held().is_none())
     }
 
+    /// Some target holds events behind its position.
+    pub(super) fn holds_inside(&self) -> bool {
+        self.facts().exact.iter().any(|target| target.inside > 0)
+    }
+
     /// Whether another engine has taken over a target that this one had.
     pub(super) fn lost_a_target(&self, run: usize) -> bool {
         let facts = self.facts();
@@ -380,7 +385,9 @@ impl Writer {
 
     /// The target is this connection's; tells when the last lands of what others left behind.
     fn fence(&self, world: &World, run: usize, sink: usize) -> Option<Duration> {
+        let now = world.now();
         let mut facts = world.facts();
+        facts.runs[run].taken_over_at = Some(now);
         let target = &mut facts.exact[sink];
         (target.owner, target.owner_run) = (self.session, Some(run));
         if self.stores == Stores::Chain {
