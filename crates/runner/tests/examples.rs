@@ -231,7 +231,6 @@ spec:
       config:
         url: https://h/${source.table}
         method: PUT
-        headers: { x: a }
         key: ${after.id}
         batch_mode: false
         send_timeout_secs: 1
@@ -281,7 +280,7 @@ spec:
     });
     assert_eq!(spec["source"]["config"], source);
     let redis = serde_json::json!({
-        "uri": "redis://h", "stream": "shop", "id": "shop-redis", "field": "df-event", "maxlen": 0, "send_timeout_secs": 5,
+        "uri": "redis://h", "stream": "shop", "id": "shop-redis", "field": "df-event", "maxlen": 0, "exactly_once": false, "send_timeout_secs": 5,
         "batch_timeout_secs": 30, "connect_timeout_secs": 10, "envelope": {"type": "native"}, "encoding": "json",
         "key_change": "update", "retry": retry(100, 10000, 0),
     });
