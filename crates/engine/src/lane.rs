@@ -437,9 +437,14 @@ impl Running {
             Err(fault) => {
                 // What was acknowledged before the failure is not to be sent again. The batch's own turn comes after those sent
                 // before it, which `failed` puts in front.
-                while let Some(Ok(delivered)) =
-                    self.sent.front_mut().and_then(|s| (&mut s.receipt).now_or_never())
-                {
+                // One event's fault breaks no connection: the answers to the batches on the way are worth waiting for.
+                let waits = fault.class() == Class::Data;
+                while let Some(sent) = self.sent.front_mut() {
+                    let answer = match waits {
+                        true => Some((&mut sent.receipt).await),
+                        false => (&mut sent.receipt).now_or_never(),
+                    };
+                    let Some(Ok(delivered)) = answer else { break };
                     self.acknowledged(delivered).await?;
                 }
                 self.again.push_front(job);

@@ -9,7 +9,9 @@
 //! What they share is in `shared`: the common settings, templates of targets, and the relay that lets one batch be encoded
 //! while the one before it is written.
 
-use deltaforge_core::sink::SinkKind;
+use deltaforge_core::Event;
+use deltaforge_core::sink::{SinkContext, SinkKind};
+use deltaforge_encode::{Encoder, EnvelopePlan};
 
 pub mod file;
 pub mod http;
@@ -25,3 +27,13 @@ pub fn kinds() -> Vec<&'static dyn SinkKind> {
 
 /// Words of the specification for `type` that a later release builds.
 pub const PLANNED: &[&str] = &["nats", "starrocks", "s3", "clickhouse", "postgres"];
+
+/// An event as native JSON, for people to look at. It is asked for of single events only, so an encoder of its own is cheap
+/// enough.
+pub fn render_event(event: &Event<'_>, context: &SinkContext) -> Vec<u8> {
+    let mut out = Vec::new();
+    // What sinks share is made for whole batches.
+    let context = SinkContext { shares_encoding: false, ..context.clone() };
+    Encoder::new(&EnvelopePlan::default(), &context).event(event, &mut out);
+    out
+}
