@@ -245,7 +245,8 @@ fn log_dirs(dir: &Path) -> String {
     format!("log.dirs={}\n", dir.join("data").display())
 }
 
-/// Records bear the times of their changes, which in tests may lie years back: nothing is to be removed for its age.
+/// Records bear the times of their changes, which in tests may lie years back: nothing is to be removed for its age. A broker
+/// that was killed is let in again once its session has ended: 9 s by default.
 fn properties(
     options: &KafkaOptions,
     dir: &Path,
@@ -269,7 +270,7 @@ fn properties(
          transaction.state.log.num.partitions=1\ngroup.initial.rebalance.delay.ms=0\n\
          share.coordinator.state.topic.replication.factor=1\nshare.coordinator.state.topic.min.isr=1\n\
          auto.create.topics.enable=false\ncontrolled.shutdown.enable=false\n\
-         log.retention.ms=-1\n"
+         log.retention.ms=-1\nbroker.session.timeout.ms=1000\nbroker.heartbeat.interval.ms=200\n"
     );
     text += &log_dirs(dir);
     let mut add = |key: &str, value: &str| {
