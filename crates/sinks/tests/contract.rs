@@ -7,8 +7,8 @@ mod common;
 mod web;
 
 use common::*;
-use deltaforge_core::sink::{Receipt, SinkPlan};
-use deltaforge_testkit::servers::{Redis, RedisCluster, RedisOptions, RedisSentinel};
+use deltaforge_core::sink::{Receipt, Sink, SinkPlan};
+use deltaforge_testkit::servers::{Kafka, KafkaOptions, Redis, RedisCluster, RedisOptions, RedisSentinel};
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -19,6 +19,15 @@ trait Subject {
     fn plan(&self, name: &str) -> Arc<dyn SinkPlan>;
     /// The events that have arrived there.
     fn events(&self, name: &str) -> Vec<Value>;
+}
+
+/// Opens the sink, as a lane does before the first delivery.
+async fn begin(plan: &Arc<dyn SinkPlan>) -> Box<dyn Sink> {
+    let mut sink = open(plan).await;
+    if plan.exactly_once() {
+        sink.take_over(&origin()).await.unwrap();
+    }
+    sink
 }
 
 async fn contract(subject: &dyn Subject) {
@@ -33,7 +42,7 @@ async fn contract(subject: &dyn Subject) {
 /// Batches arrive in order, each event once; a receipt is resolved when its events are there and all earlier receipts are.
 async fn order_and_receipts(subject: &dyn Subject) {
     let plan = subject.plan("order");
-    let mut sink = open(&plan).await;
+    let mut sink = begin(&plan).await;
     assert!(sink.recovered().is_none());
     let mut receipts: Vec<Receipt> = Vec::new();
     let mut resolved = 0;
@@ -68,7 +77,7 @@ async fn order_and_receipts(subject: &dyn Subject) {
 /// `close` waits for what was accepted, whether or not anybody waits for its receipt.
 async fn close_is_durable(subject: &dyn Subject) {
     let plan = subject.plan("close");
-    let mut sink = open(&plan).await;
+    let mut sink = begin(&plan).await;
     for n in 0..5 {
         drop(sink.deliver(batch(n * 100..n * 100 + 100, 300), DELIVERY).await.unwrap());
     }
@@ -79,7 +88,7 @@ async fn close_is_durable(subject: &dyn Subject) {
 /// A batch whose events were all filtered away is delivered once everything before it is.
 async fn empty_batches(subject: &dyn Subject) {
     let plan = subject.plan("empty");
-    let mut sink = open(&plan).await;
+    let mut sink = begin(&plan).await;
     assert_eq!(deliver(sink.as_mut(), empty_batch()).await.unwrap().bytes, 0);
     drop(sink.deliver(batch(0..10, 10), DELIVERY).await.unwrap());
     deliver(sink.as_mut(), empty_batch()).await.unwrap();
@@ -93,7 +102,7 @@ async fn empty_batches(subject: &dyn Subject) {
 async fn redelivery(subject: &dyn Subject) {
     let plan = subject.plan("again");
     for _ in 0..2 {
-        let mut sink = open(&plan).await;
+        let mut sink = begin(&plan).await;
         deliver(sink.as_mut(), batch(0..10, 10)).await.unwrap();
         sink.close().await;
     }
@@ -107,7 +116,7 @@ async fn redelivery(subject: &dyn Subject) {
 /// A delivery that is given up at any point, and the sink with it, leaves whole events and a contiguous prefix.
 async fn cancelled_delivery(subject: &dyn Subject) {
     let plan = subject.plan("cancel");
-    let mut sink = open(&plan).await;
+    let mut sink = begin(&plan).await;
     deliver(sink.as_mut(), batch(0..100, 500)).await.unwrap();
     for _ in 0..5 {
         let mut pending = sink.deliver(batch(100..2000, 500), DELIVERY);
@@ -115,7 +124,7 @@ async fn cancelled_delivery(subject: &dyn Subject) {
         drop(pending);
         drop(sink);
         drop(accepted);
-        sink = open(&plan).await;
+        sink = begin(&plan).await;
     }
     deliver(sink.as_mut(), batch(100..2000, 500)).await.unwrap();
     deliver(sink.as_mut(), batch(2000..2010, 5)).await.unwrap();
@@ -126,7 +135,7 @@ async fn cancelled_delivery(subject: &dyn Subject) {
 /// Some 20 MB at once.
 async fn large_batch(subject: &dyn Subject) {
     let plan = subject.plan("large");
-    let mut sink = open(&plan).await;
+    let mut sink = begin(&plan).await;
     deliver(sink.as_mut(), batch(0..20_000, 800)).await.unwrap();
     assert_eq!(ids(&subject.events("large")), (0..20_000).collect::<Vec<_>>());
     sink.close().await;
@@ -233,6 +242,38 @@ async fn http() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn http_in_batches() {
     contract(&WebSubject { web: web::Web::start().await, batch_mode: true }).await;
+}
+
+// --- Kafka --------------------------------------------------------------------------------------------------------------
+
+struct Topics<'a> {
+    kafka: &'a Kafka,
+    exactly_once: bool,
+}
+
+impl Subject for Topics<'_> {
+    fn plan(&self, name: &str) -> Arc<dyn SinkPlan> {
+        plan(
+            "kafka",
+            kafka::config(self.kafka, name, json!({ "id": name, "exactly_once": self.exactly_once })),
+        )
+    }
+
+    fn events(&self, name: &str) -> Vec<Value> {
+        kafka::events(self.kafka, name)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kafka_at_least_once() {
+    let kafka = Kafka::start(&KafkaOptions::default()).unwrap();
+    contract(&Topics { kafka: &kafka, exactly_once: false }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kafka_exactly_once() {
+    let kafka = Kafka::start(&KafkaOptions::default()).unwrap();
+    contract(&Topics { kafka: &kafka, exactly_once: true }).await;
 }
 
 // --- Files --------------------------------------------------------------------------------------------------------------

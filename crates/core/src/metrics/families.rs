@@ -117,6 +117,13 @@ families! {
         "Connections made again after a loss.";
     sink_depth: count "deltaforge_sink_buffer_depth" ["pipeline", "sink"],
         "Requests sent or queued in the client and not yet acknowledged.";
+    client_queue: count "deltaforge_sink_client_queue_records" ["pipeline", "sink"],
+        "Records in the client's queue or sent and not yet acknowledged.";
+    client_bytes: count "deltaforge_sink_client_queue_bytes" ["pipeline", "sink"], "Their size.";
+    client_trip: gauge "deltaforge_sink_client_round_trip_seconds" ["pipeline", "sink"],
+        "Mean time from a request to its answer, over the target's servers.";
+    client_retransmits: counter "deltaforge_sink_client_retransmits_total" ["pipeline", "sink"],
+        "Requests that the client sent again.";
     sink_position: gauge "deltaforge_sink_position" ["pipeline", "sink"],
         "End of the last transaction that the sink has acknowledged, as a number.";
     sink_lag_events: count "deltaforge_sink_lag_events" ["pipeline", "sink"],

@@ -346,6 +346,10 @@ pub struct SinkMetrics {
     retries: IntCounter,
     reconnects: IntCounter,
     depth: IntGauge,
+    client_queue: IntGauge,
+    client_bytes: IntGauge,
+    client_trip: Gauge,
+    client_retransmits: IntCounter,
     lag_events: IntGauge,
     lag_seconds: Gauge,
     last_delivery: Gauge,
@@ -369,6 +373,10 @@ impl SinkMetrics {
             retries: s.of("retries", &f.sink_retries, &labels),
             reconnects: s.of("sink_reconnects", &f.sink_reconnects, &labels),
             depth: s.of("depth", &f.sink_depth, &labels),
+            client_queue: s.of("client_queue", &f.client_queue, &labels),
+            client_bytes: s.of("client_bytes", &f.client_bytes, &labels),
+            client_trip: s.of("client_trip", &f.client_trip, &labels),
+            client_retransmits: s.of("client_retransmits", &f.client_retransmits, &labels),
             lag_events: s.of("sink_lag_events", &f.sink_lag_events, &labels),
             lag_seconds: s.of("sink_lag_seconds", &f.sink_lag_seconds, &labels),
             last_delivery: s.of("last_delivery", &f.last_delivery, &labels),
@@ -406,6 +414,17 @@ impl SinkMetrics {
     /// The sink was opened again after a fault.
     pub fn reconnected(&self) {
         self.reconnects.inc();
+    }
+
+    /// What a client library tells of itself: records and bytes on the way, the servers' mean round trip where one was measured,
+    /// and how many requests were sent again since it told last.
+    pub fn client(&self, records: u64, bytes: u64, round_trip_secs: Option<f64>, sent_again: u64) {
+        self.client_queue.set(gauge(records));
+        self.client_bytes.set(gauge(bytes));
+        if let Some(secs) = round_trip_secs {
+            self.client_trip.set(secs);
+        }
+        self.client_retransmits.inc_by(sent_again);
     }
 
     /// Events were given up for this sink, which the checkpoint does not wait for.

@@ -22,10 +22,11 @@
 //!   process group, and lets a watchdog clean up after a test process that was killed or that kept its server in a
 //!   `static`.
 //! - `template`: what an empty server has in its folder is made once and copied.
-//! - [`Postgres`], [`Mysqld`] (MySQL and MariaDB), [`Redis`], [`RedisCluster`], [`RedisSentinel`]: the servers.
+//! - [`Postgres`], [`Mysqld`] (MySQL and MariaDB), [`Redis`], [`RedisCluster`], [`RedisSentinel`], [`Kafka`]: the servers.
 //!   [`Proxy`]: the bad network between.
 
 mod binaries;
+mod kafka;
 mod mysql;
 mod port;
 mod postgres;
@@ -35,6 +36,7 @@ mod redis;
 mod template;
 mod tls;
 
+pub use kafka::{Kafka, KafkaOptions, KafkaSasl};
 pub use mysql::{ByteRows, Flavour, Mysqld, MysqldOptions, Rows, Session, SqlError};
 pub use postgres::{PgOptions, PgVersion, Postgres};
 pub use proxy::Proxy;
