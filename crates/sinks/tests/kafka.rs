@@ -507,6 +507,26 @@ async fn a_transaction_that_hangs_beside_ours() {
     assert_eq!(told(sink.take_over(&origin()).await.unwrap()), Some(position(19)));
 }
 
+/// What is staged when a sink ends holds nobody up: its transaction ends with it, not after ten minutes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn staged_parts_hold_nobody_up() {
+    for closed in [true, false] {
+        let topic = if closed { "held-closed" } else { "held-dropped" };
+        let mut staging = open(&sink(&KAFKA, topic, json!({ "id": topic, "exactly_once": true }))).await;
+        staging.take_over(&origin()).await.unwrap();
+        deliver(staging.as_mut(), transaction(100..200, 50, &position(199))[0].clone()).await.unwrap();
+        let plain = sink(&KAFKA, topic, json!({}));
+        deliver(open(&plain).await.as_mut(), batch(0..10, 1)).await.unwrap();
+        assert_eq!(row_ids(&KAFKA, topic), up_to(0), "an open transaction hides what comes after it");
+        match closed {
+            true => staging.close().await,
+            false => drop(staging),
+        }
+        wait_for_async("the transaction to be ended", SOON, async || row_ids(&KAFKA, topic) == up_to(10))
+            .await;
+    }
+}
+
 /// A transaction that the coordinator ended for its age is repeated; it does not look like a second owner.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_that_takes_too_long() {

@@ -339,3 +339,86 @@ impl ProducerContext<NoCustomPartitioner> for Reports {
 pub(super) fn timestamp(millis: i64) -> i64 {
     Timestamp::CreateTime(millis.max(1)).to_millis().unwrap_or(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use deltaforge_core::batch::{BatchBuilder, Limits};
+    use futures_util::FutureExt;
+    use rdkafka::message::OwnedMessage;
+
+    fn batch() -> Arc<Batch> {
+        let limits = Limits { max_events: 1, max_bytes: usize::MAX, respect_source_tx: true };
+        let mut builder = BatchBuilder::new(limits, None, 0);
+        let name = deltaforge_core::schema::TableName::in_schema("d", "s", "t");
+        let table = builder.schema(Arc::new(deltaforge_core::TableSchema::new(name, vec![], vec![], vec![])));
+        builder.begin(
+            deltaforge_core::batch::TransactionHead { id: "1", ts_us: 1, ts_exact: true },
+            0,
+            |_| {},
+        );
+        builder.event(deltaforge_core::Op::Create, table).finish(deltaforge_core::EventId([7; 16]));
+        builder.commit(|out| out.extend_from_slice(b"{}"));
+        Arc::new(builder.cut().unwrap())
+    }
+
+    fn reports() -> Reports {
+        Reports::new(None, SetLimit::Single, Arc::default(), Duration::from_secs(600))
+    }
+
+    fn tell(reports: &Reports, number: u32, event: u32, error: Option<Code>) {
+        let message = OwnedMessage::new(None, None, "t".into(), Timestamp::NotAvailable, 0, 0, None);
+        let error = error.map(KafkaError::MessageProduction);
+        reports.report(&message, error.as_ref(), opaque(number, event));
+    }
+
+    #[test]
+    fn receipts_come_in_order_and_after_the_commit() {
+        let reports = reports();
+        let (first, mut one) = reports.open(batch(), 2, false, 5);
+        let (second, mut two) = reports.open(batch(), 1, true, 6);
+        let (_, mut three) = reports.open(batch(), 0, false, 0);
+        tell(&reports, second, 0, None);
+        tell(&reports, first, 0, None);
+        assert!(one.try_recv().is_err() && two.try_recv().is_err(), "a record is missing");
+        tell(&reports, first, 0, None);
+        assert_eq!(one.try_recv().unwrap().unwrap().bytes, 5);
+        assert!(two.try_recv().is_err() && three.try_recv().is_err(), "not committed");
+        reports.committed(second);
+        assert_eq!(two.try_recv().unwrap().unwrap().bytes, 6);
+        assert_eq!(three.try_recv().unwrap().unwrap().bytes, 0);
+        assert!(reports.settled().now_or_never().unwrap().is_ok());
+    }
+
+    #[test]
+    fn a_failed_record_fails_its_batch_and_what_comes_after_it() {
+        let reports = reports();
+        let (first, mut one) = reports.open(batch(), 1, false, 0);
+        let (second, mut two) = reports.open(batch(), 1, false, 0);
+        let (third, mut three) = reports.open(batch(), 1, false, 0);
+        tell(&reports, third, 0, None);
+        tell(&reports, second, 0, Some(Code::MessageSizeTooLarge));
+        for failed in [&mut two, &mut three] {
+            let fault = failed.try_recv().unwrap().unwrap_err();
+            assert_eq!(
+                (fault.code(), fault.event_id()),
+                ("kafka.event_too_large", Some("07070707-0707-0707-0707-070707070707"))
+            );
+        }
+        assert!(one.try_recv().is_err(), "it may still succeed");
+        tell(&reports, first, 0, None);
+        assert!(one.try_recv().unwrap().is_ok());
+        let (_, mut later) = reports.open(batch(), 0, false, 0);
+        assert!(later.try_recv().unwrap().is_err(), "nothing is taken after a failure");
+    }
+
+    #[test]
+    fn what_was_given_up_with_the_client_tells_no_reason() {
+        let reports = reports();
+        let (number, mut receipt) = reports.open(batch(), 1, false, 0);
+        tell(&reports, number, 0, Some(Code::PurgeQueue));
+        assert!(receipt.try_recv().is_err() && reports.given_up.load(Relaxed));
+        reports.fail(fault(Code::ProducerFenced, "x", ""));
+        assert_eq!(receipt.try_recv().unwrap().unwrap_err().class(), deltaforge_core::Class::Fenced);
+    }
+}
