@@ -20,6 +20,7 @@ mod connection;
 mod idle;
 mod letters;
 mod memory;
+mod policies;
 mod process;
 mod signals;
 mod sinks;
