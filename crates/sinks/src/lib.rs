@@ -1,6 +1,7 @@
 //! Where events go. Each connector is a folder behind the contract in [`deltaforge_core::sink`]:
 //!
 //! - [`redis`]: Redis Streams, a batch being one transaction.
+//! - [`nats`]: JetStream, each message demanding the one before it; or core NATS.
 //! - [`file`]: JSON lines, synced before they count as delivered.
 //! - [`stdout`]: JSON lines on standard output.
 //!
@@ -10,14 +11,15 @@
 use deltaforge_core::sink::SinkKind;
 
 pub mod file;
+pub mod nats;
 pub mod redis;
 mod shared;
 pub mod stdout;
 
 /// Every sink of this release, one row per connector.
 pub fn kinds() -> Vec<&'static dyn SinkKind> {
-    vec![&redis::RedisKind, &file::FileKind, &stdout::StdoutKind]
+    vec![&redis::RedisKind, &nats::NatsKind, &file::FileKind, &stdout::StdoutKind]
 }
 
 /// Words of the specification for `type` that a later release builds.
-pub const PLANNED: &[&str] = &["kafka", "nats", "starrocks", "http", "s3", "clickhouse", "postgres"];
+pub const PLANNED: &[&str] = &["kafka", "starrocks", "http", "s3", "clickhouse", "postgres"];

@@ -1,6 +1,8 @@
 //! What the tests of this crate share: batches, plans, and how to read back what arrived.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
+pub mod nats;
+
 use deltaforge_core::batch::{BatchBuilder, Limits, TransactionHead};
 use deltaforge_core::config::{Fields, Findings, Node};
 use deltaforge_core::schema::{Column, TableName};

@@ -85,8 +85,7 @@ impl Nats {
         let server = Server::new(name)?;
         let port = Port::reserve()?;
         let tls = if options.tls { Some(Tls::generate(server.dir().join("tls"))?) } else { None };
-        let mut nats =
-            Nats { bin, port, auth: options.auth.clone(), tls, nkey_seed: None, server };
+        let mut nats = Nats { bin, port, auth: options.auth.clone(), tls, nkey_seed: None, server };
         let config = nats.config(options, cluster)?;
         nats.write("nats.conf", &config)?;
         Ok(nats)
@@ -137,8 +136,7 @@ impl Nats {
         let operator_jwt = jwt(&operator, &operator, "test", json!({ "type": "operator", "version": 2 }))?;
         let claims = json!({ "type": "account", "version": 2, "limits": limits });
         let account_jwt = jwt(&operator, &account, "test", claims)?;
-        let claims =
-            json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1, "pub": {}, "sub": {} });
+        let claims = json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1, "pub": {}, "sub": {} });
         let user_jwt = jwt(&account, &user, "test", claims)?;
         let seed = user.seed().map_err(|error| error.to_string())?;
         self.write(
@@ -288,7 +286,10 @@ impl NatsCluster {
         })?;
         let cluster = NatsCluster { nodes, _routes: routes };
         wait_for("a JetStream leader of the NATS cluster", Duration::from_secs(60), || {
-            cluster.nodes.iter().any(|node| node.log().contains("Self is new JetStream cluster metadata leader"))
+            cluster
+                .nodes
+                .iter()
+                .any(|node| node.log().contains("Self is new JetStream cluster metadata leader"))
         });
         Ok(cluster)
     }
