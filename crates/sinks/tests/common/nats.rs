@@ -3,9 +3,11 @@
 use async_nats::jetstream::{self, consumer, stream};
 use async_nats::{Client, ConnectOptions, HeaderMap};
 use deltaforge_testkit::servers::{Nats, NatsAuth, NatsCluster};
+use deltaforge_testkit::wait_for_async;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use std::future::Future;
+use std::time::Duration;
 
 /// A message as it is stored.
 #[derive(Debug)]
@@ -70,7 +72,14 @@ pub async fn cluster_client(cluster: &NatsCluster) -> Client {
 /// All messages of a stream, in order.
 pub async fn stored(client: &Client, name: &str) -> Vec<Stored> {
     let context = jetstream::new(client.clone());
-    let mut stream = context.get_stream(name).await.unwrap();
+    // A cluster that has lost its leader may take a while to answer.
+    let mut stream = None;
+    wait_for_async("the stream", Duration::from_secs(60), async || {
+        stream = context.get_stream(name).await.ok();
+        stream.is_some()
+    })
+    .await;
+    let mut stream = stream.unwrap();
     let count = stream.info().await.unwrap().state.messages as usize;
     let config = consumer::pull::OrderedConfig::default();
     let mut messages = stream.create_consumer(config).await.unwrap().messages().await.unwrap();

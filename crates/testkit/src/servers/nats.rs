@@ -129,11 +129,14 @@ impl Nats {
 
     /// An operator who signs an account with JetStream, which signs a user, whose credentials go to a file.
     fn operator(&self) -> Result<String, String> {
-        let (operator, account, user) =
-            (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_user());
+        let (operator, system) = (KeyPair::new_operator(), KeyPair::new_account());
+        let (account, user) = (KeyPair::new_account(), KeyPair::new_user());
         let limits = json!({ "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
             "conn": -1, "leaf": -1, "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1 });
-        let operator_jwt = jwt(&operator, &operator, "test", json!({ "type": "operator", "version": 2 }))?;
+        // JetStream wants an account for the server's own messages.
+        let claims = json!({ "type": "operator", "version": 2, "system_account": system.public_key() });
+        let operator_jwt = jwt(&operator, &operator, "test", claims)?;
+        let system_jwt = jwt(&operator, &system, "SYS", json!({ "type": "account", "version": 2 }))?;
         let claims = json!({ "type": "account", "version": 2, "limits": limits });
         let account_jwt = jwt(&operator, &account, "test", claims)?;
         let claims = json!({ "type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1, "pub": {}, "sub": {} });
@@ -146,9 +149,10 @@ impl Nats {
                  -----BEGIN USER NKEY SEED-----\n{seed}\n------END USER NKEY SEED------\n"
             ),
         )?;
-        let account = account.public_key();
+        let (account, system) = (account.public_key(), system.public_key());
         Ok(format!(
-            "operator: {operator_jwt}\nresolver: MEMORY\nresolver_preload: {{ {account}: {account_jwt} }}\n"
+            "operator: {operator_jwt}\nsystem_account: {system}\nresolver: MEMORY\n\
+             resolver_preload: {{ {account}: {account_jwt}, {system}: {system_jwt} }}\n"
         ))
     }
 
@@ -237,6 +241,14 @@ impl Nats {
     /// Ends [`Nats::pause`].
     pub fn resume(&self) {
         self.server.resume();
+    }
+}
+
+impl Drop for Nats {
+    /// On the signal that [`Server`] would send, a program in Go logs the stack of everything.
+    fn drop(&mut self) {
+        self.server.resume();
+        self.server.kill();
     }
 }
 
