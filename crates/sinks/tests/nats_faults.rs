@@ -54,18 +54,50 @@ async fn cut_connections_leave_order_and_nothing_twice() {
         stream(&reader, named("s")).await;
         let proxy = Proxy::start(server.port());
         let plan = impatient(&format!("nats://127.0.0.1:{}", proxy.port()), "s");
-        let faults = delivered_through(&plan, batches(60, 300), async {
+        let faults = delivered_through(&plan, batches(200, 300), async {
             for n in 0..20 {
-                proxy.cut_after_bytes(30_000 + 7_777 * n);
+                proxy.cut_after_bytes(60_000 + 7_777 * n);
                 let accepted = proxy.accepted();
-                let moved = async || proxy.accepted() > accepted || count(&reader, "s").await == 6000;
+                let moved = async || proxy.accepted() > accepted || count(&reader, "s").await == 20_000;
                 wait_for_async("the next connection", Duration::from_secs(30), moved).await;
             }
             proxy.cut_never();
         })
         .await;
         assert!(faults.len() > 5, "{faults:?}");
-        assert_eq!(row_ids(&reader, "s").await, (0..6000).collect::<Vec<_>>());
+        assert_eq!(row_ids(&reader, "s").await, (0..20_000).collect::<Vec<_>>());
+    }
+}
+
+/// The server refuses one message of a batch, whichever, and would take those behind it: none is stored before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_message_is_overtaken_by_none() {
+    for (version, step) in [(NatsVersion::Newest, 1), (NatsVersion::V2_9, 15)] {
+        let server = Nats::start(&NatsOptions { version, ..Default::default() }).unwrap();
+        let reader = client(&server).await;
+        let context = jetstream::new(reader.clone());
+        for k in (0..256).step_by(step) {
+            let name = format!("s{k}");
+            let config = Config {
+                max_messages_per_subject: 1,
+                discard: DiscardPolicy::New,
+                discard_new_per_subject: true,
+                ..named(&name)
+            };
+            let made = stream(&reader, config).await;
+            let taken = format!("{name}.{k}");
+            context.publish(taken.clone(), "{}".into()).await.unwrap().await.unwrap();
+            let config =
+                json!({ "url": server.url(), "stream": name, "subject": format!("{name}.${{after.id}}") });
+            let plan = plan("nats", config);
+            let fault = deliver(open(&plan).await.as_mut(), batch(0..256, 10)).await.unwrap_err();
+            assert!(fault.is_retry() && fault.code() == "nats.storage_full", "{fault:?}");
+            made.purge().filter(taken).await.unwrap();
+            assert_eq!(row_ids(&reader, &name).await, (0..k as i64).collect::<Vec<_>>(), "a prefix");
+            deliver(open(&plan).await.as_mut(), batch(0..256, 10)).await.unwrap();
+            assert_eq!(row_ids(&reader, &name).await, (0..256).collect::<Vec<_>>(), "refused at {k}");
+            context.delete_stream(&name).await.unwrap();
+        }
     }
 }
 

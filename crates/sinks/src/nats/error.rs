@@ -177,13 +177,6 @@ const NUMBERED: &[Meaning<u64>] = &[
     row(10118, Retry, Kind::Target, "nats.no_leader", "the stream is offline: nats stream report"),
     row(10167, Retry, Kind::Throttled, "nats.throttled", "the stream takes no more for the moment"),
     row(
-        10201,
-        Retry,
-        Kind::Target,
-        "nats.duplicate",
-        "the stream was purged and its deduplication window holds the events: it passes with the window",
-    ),
-    row(
         10158,
         Retry,
         Kind::Target,
@@ -205,6 +198,11 @@ impl ApiError {
     /// The expected last sequence or message id is not the last one.
     pub(super) fn is_wrong_last(&self) -> bool {
         matches!(self.number, 10070 | 10071 | 10164)
+    }
+
+    /// The stream holds an event already, or is about to.
+    pub(super) fn is_duplicate(&self) -> bool {
+        matches!(self.number, 10158 | 10201)
     }
 
     /// The stream or server does not take batches as this sink writes them.

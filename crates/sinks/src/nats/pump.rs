@@ -477,10 +477,10 @@ impl Pump {
         }
         let exactly = matches!(self.style, Style::Exactly { .. });
         if let Some(error) = api_error(payload) {
+            if exactly && (error.is_wrong_last() || error.is_duplicate()) {
+                return Err(Ended::NotLast);
+            }
             if error.is_wrong_last() {
-                if exactly {
-                    return Err(Ended::NotLast);
-                }
                 self.refused = true;
                 self.answered(number, State::Refused);
                 return Ok(());
@@ -497,7 +497,9 @@ impl Pump {
         if let Style::Exactly { writer, .. } = &self.style {
             // The first of an atomic batch is answered with nothing.
             if !payload.is_empty() {
-                if sequence(payload) != self.base.map(|base| base.wrapping_add(number)) {
+                let expected = self.base.map(|base| base.wrapping_add(number));
+                // A duplicate of what we were told is missing: somebody else has just written it.
+                if sequence(payload) != expected || memmem::find(payload, b"\"duplicate\"").is_some() {
                     return Err(Ended::NotLast);
                 }
                 writer.memory.wrote();
