@@ -152,3 +152,46 @@ fn one_row_per_connector() {
     assert!(deltaforge_sinks::PLANNED.iter().all(|planned| !names.contains(planned)));
     assert!(kinds.iter().all(|kind| !kind.summary().is_empty()));
 }
+
+#[test]
+fn nats() {
+    let base = json!({ "url": "nats://h", "subject": "shop.${source.table}", "stream": "S" });
+    let cases = [
+        (json!({ "url": "http://u:canary@h" }), "url", "form", "not a scheme of NATS"),
+        (json!({ "url": "nats://u:canary@" }), "url", "form", ""),
+        (json!({ "url": "nats://h/x" }), "url", "form", "nothing else"),
+        (json!({ "url": "nats://u:p@h", "token": "canary" }), "url", "conflict", "another login"),
+        (json!({ "url": "tls://h", "tls": { "mode": "disable" } }), "tls", "conflict", "contradicts"),
+        (json!({ "subject": "shop.*" }), "subject", "form", "wildcard"),
+        (json!({ "subject": "shop.>" }), "subject", "form", "wildcard"),
+        (json!({ "subject": "shop orders" }), "subject", "form", "blank"),
+        (json!({ "subject": "shop..orders" }), "subject", "form", "empty"),
+        (json!({ "subject": "$JS.x" }), "subject", "form", "server's own"),
+        (json!({ "stream": "a.b" }), "stream", "form", ""),
+        (json!({ "stream": null, "exactly_once": true }), "exactly_once", "conflict", "needs JetStream"),
+        (json!({ "stream": null, "create_stream": {} }), "create_stream", "conflict", "needs JetStream"),
+        (json!({ "create_stream": { "replicas": 6 } }), "create_stream.replicas", "range", ""),
+        (json!({ "create_stream": { "storage": "tape" } }), "create_stream.storage", "choice", ""),
+        (
+            json!({ "create_stream": { "max_age_secs": 60 } }),
+            "create_stream.duplicate_window_secs",
+            "conflict",
+            "",
+        ),
+        (json!({ "username": "u" }), "username", "conflict", "together"),
+        (json!({ "password": "canary" }), "password", "conflict", "together"),
+        (json!({ "token": "canary", "credentials_file": "f" }), "credentials_file", "conflict", "two ways"),
+        (json!({ "token": "canary", "nkey_file": "f" }), "nkey_file", "conflict", "two ways"),
+        (json!({ "nkey": "canary" }), "nkey", "form", "no seed"),
+        (json!({ "headers": { "Nats-Rollup": "x" } }), "headers", "conflict", "written by"),
+        (json!({ "headers": { "a b": "x" } }), "headers", "form", "visible"),
+        (json!({ "headers": { "a": "${nope.x}" } }), "headers", "form", "a: "),
+        (json!({ "send_timeout_secs": 0 }), "send_timeout_secs", "range", ""),
+    ];
+    refuse("nats", base, &cases);
+    for url in ["nats://a,b:1", "nats://a, tls://b", "tls://u:p@a:1,nats://b", "nats://token@h"] {
+        parse("nats", json!({ "url": url, "subject": "a" }), None).unwrap();
+    }
+    let exactly = json!({ "url": "nats://h", "subject": "a", "stream": "S", "exactly_once": true });
+    assert!(parse("nats", exactly, None).unwrap().exactly_once());
+}

@@ -48,7 +48,7 @@ async fn what_a_message_holds() {
     assert_eq!(first.subject, "m.events");
     assert_eq!(first.header("Nats-Msg-Id"), Some(event_id(1).to_string().as_str()));
     assert_eq!(first.header("Nats-Expected-Stream"), Some("m"));
-    assert_eq!(first.header("Content-Type"), Some("application/json"));
+    assert_eq!(first.header("content-type"), Some("application/json"));
     assert_eq!((first.header("df-key"), first.header("df-old-key")), (Some("{\"id\":1}"), None));
     assert_eq!(
         (second.header("df-key"), second.header("df-old-key")),

@@ -4,7 +4,7 @@
 //! subject                 orders.customers                    from the template, see `subject`
 //! Nats-Msg-Id             the event's id                      what JetStream deduplicates by
 //! Nats-Expected-Stream    ORDERS                              another stream must not take it
-//! Content-Type            application/json
+//! content-type            application/json
 //! df-key, df-old-key      the key, and the key that the row had before
 //! …                       the setting `headers`
 //! ```
@@ -113,7 +113,7 @@ impl Messages {
         if let Some(stream) = &settings.stream {
             line(&mut constant, b"Nats-Expected-Stream", stream.as_bytes());
         }
-        line(&mut constant, b"Content-Type", settings.common.envelope.content_type().as_bytes());
+        line(&mut constant, b"content-type", settings.common.envelope.content_type().as_bytes());
         let headers = settings.headers.iter().map(|(name, value)| (name.clone().into_bytes(), value.clone()));
         Messages {
             encoder: Encoder::new(&settings.common.envelope, context),

@@ -5,7 +5,7 @@
 //! argument why nothing is lost, doubled or disordered; `exactly` is what an exactly-once sink leaves behind and finds again;
 //! `deliver` puts them together. `error` says what each refusal means, `check` looks before anything is written.
 //!
-//! The client is our own, not the one of the ecosystem: `docs/src/internals/decisions/0007-nats-client.md`.
+//! The client is our own, not the one of the ecosystem: `docs/src/internals/decisions/0008-nats-client.md`.
 
 mod check;
 mod config;
