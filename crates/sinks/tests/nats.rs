@@ -285,7 +285,7 @@ async fn core_nats_reaches_who_listens_and_refuses_what_nobody_hears() {
         let mut sink = open(&plan).await;
         let receipts: Vec<_> =
             [0..1000, 1000..1001, 1001..3000].into_iter().map(|ids| batch(ids, 200)).collect();
-        let reading = tokio::spawn(async move {
+        let reading = deltaforge_core::task::spawn("test", async move {
             let mut events = Vec::new();
             while events.len() < 3000 {
                 let message = heard.next().await.unwrap();

@@ -258,7 +258,8 @@ async fn a_server_killed_in_the_middle() {
         let plan = exactly(&server.url(), "s");
         let all = transactions(40_000);
         let (delivering, batches) = (plan.clone(), all.clone());
-        let delivering = tokio::spawn(async move { deliver_exactly(&delivering, &batches).await });
+        let delivering =
+            deltaforge_core::task::spawn("test", async move { deliver_exactly(&delivering, &batches).await });
         for n in 1..5 {
             wait_for_async("messages", Duration::from_secs(60), async || {
                 let Ok(mut stream) = jetstream::new(reader.clone()).get_stream("s").await else {
@@ -303,7 +304,7 @@ async fn a_second_writer_is_fenced_or_fences() {
         // Both at full speed.
         let all = transactions(20_000);
         let run = |plan: Arc<dyn SinkPlan>, all: Vec<Arc<Batch>>| {
-            tokio::spawn(async move { deliver_exactly(&plan, &all).await })
+            deltaforge_core::task::spawn("test", async move { deliver_exactly(&plan, &all).await })
         };
         let (one, two) = (run(one, all.clone()), run(two, all.clone()));
         let outcomes = [one.await.unwrap(), two.await.unwrap()];
@@ -422,7 +423,8 @@ async fn a_cluster_that_loses_its_leader() {
         let plan = exactly(&cluster.url(), "s");
         let all = transactions(15_000);
         let (delivering, batches) = (plan.clone(), all.clone());
-        let delivering = tokio::spawn(async move { deliver_exactly(&delivering, &batches).await });
+        let delivering =
+            deltaforge_core::task::spawn("test", async move { deliver_exactly(&delivering, &batches).await });
         let mut leader = None;
         wait_for_async("messages", Duration::from_secs(60), async || {
             let Ok(mut stream) = context.get_stream("s").await else { return false };

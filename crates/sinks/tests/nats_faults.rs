@@ -40,7 +40,7 @@ async fn delivered_through(
     trouble: impl Future<Output = ()>,
 ) -> Vec<&'static str> {
     let plan = plan.clone();
-    let delivering = tokio::spawn(async move { deliver_all(&plan, &batches).await });
+    let delivering = deltaforge_core::task::spawn("test", async move { deliver_all(&plan, &batches).await });
     trouble.await;
     delivering.await.unwrap()
 }
@@ -134,7 +134,7 @@ async fn a_shared_stream_stays_in_order() {
         let plan = plan("nats", json!({ "url": server.url(), "stream": "s", "subject": "s.events" }));
         let stop = Arc::new(AtomicBool::new(false));
         let (other, stopped) = (client(&server).await, stop.clone());
-        let writing = tokio::spawn(async move {
+        let writing = deltaforge_core::task::spawn("test", async move {
             let context = jetstream::new(other);
             let mut written = 0;
             while !stopped.load(Ordering::Relaxed) {

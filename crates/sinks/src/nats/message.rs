@@ -221,7 +221,7 @@ pub(super) fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 /// Ends a header whose value begins at `from`. What would end it early, or make another header of it, is percent-encoded.
 fn one_line(out: &mut Vec<u8>, from: usize) {
     let ends_line = |byte: &u8| matches!(byte, b'\r' | b'\n' | 0);
-    if out[from..].iter().any(|byte| ends_line(byte)) {
+    if out[from..].iter().any(ends_line) {
         let value = out.split_off(from);
         for byte in value {
             if ends_line(&byte) {
