@@ -7,6 +7,7 @@
 //!
 //! The client is our own, not the one of the ecosystem: `docs/src/internals/decisions/0008-nats-client.md`.
 
+mod answer;
 mod check;
 mod config;
 mod connection;
@@ -153,12 +154,17 @@ impl NatsPlan {
     }
 
     async fn stream(&self, connection: &mut Connection, name: &str) -> Result<Facts, Fault> {
-        if let Some(facts) = stream::info(connection, name).await? {
-            return Ok(facts);
-        }
-        // A stream that was there once and is not now: made anew by us it would be empty without a word.
-        if self.memory.has_seen_stream() {
-            return Err(exactly::stream_gone(&connection.address, name));
+        let seen = self.memory.has_seen_stream();
+        match stream::info(connection, name).await {
+            Ok(Some(facts)) => return Ok(facts),
+            // A stream that was there once and is not now: made anew by us it would be empty without a word.
+            Ok(None) if seen => return Err(exactly::stream_gone(&connection.address, name)),
+            Ok(None) => {}
+            // Nobody answers, as the servers with JetStream are away: it was on.
+            Err(fault) if seen && fault.code() == "nats.jetstream_disabled" => {
+                return Err(exactly::stream_gone(&connection.address, name));
+            }
+            Err(fault) => return Err(fault),
         }
         if let Some(new) = &self.settings.create_stream {
             stream::create(connection, &self.settings, name, new).await?;

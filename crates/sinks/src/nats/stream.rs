@@ -1,10 +1,10 @@
 //! JetStream's questions and answers: what a stream is, what is last in it, and making one.
 
+use super::answer::api_error;
 use super::config::{NewStream, Settings};
 use super::connection::Connection;
 use super::error::{ApiError, malformed};
 use super::protocol::{Malformed, Op, status};
-use super::pump::api_error;
 use async_trait::async_trait;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
