@@ -3,6 +3,10 @@
 # The same Debian release builds and runs it, so that the C library fits.
 FROM rust:1.95-bookworm AS build
 WORKDIR /src
+# librdkafka is built from source against the system's OpenSSL, curl and zlib.
+RUN apt-get update && \
+    apt-get install -y --no-install-recommends cmake libssl-dev zlib1g-dev libcurl4-openssl-dev && \
+    rm -rf /var/lib/apt/lists/*
 COPY . .
 # The caches outlive the build, the binary does not: it is copied out within the same step.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
@@ -11,9 +15,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     install -D target/release/deltaforge /out/deltaforge
 
 FROM debian:bookworm-slim
-# The roots against which the certificates of servers are checked.
+# The roots against which the certificates of servers are checked, and what librdkafka is linked with.
 RUN apt-get update && \
-    apt-get install -y --no-install-recommends ca-certificates && \
+    apt-get install -y --no-install-recommends ca-certificates libssl3 libcurl4 zlib1g && \
     rm -rf /var/lib/apt/lists/* && \
     useradd --uid 10001 --user-group --no-create-home --home-dir /app --shell /usr/sbin/nologin deltaforge && \
     install -d -o deltaforge -g deltaforge /app /app/data

@@ -30,11 +30,16 @@ MYSQL_BIN=${DELTAFORGE_MYSQL_BIN:-$DEV/sid/root/usr/sbin:$DEV/sid/root/usr/bin}
 MARIADB_BIN=${DELTAFORGE_MARIADB_BIN:-/usr/sbin:/usr/bin}
 # Raised whenever the recipe below changes, so that an older folder is made anew.
 SID_RECIPE=2
+KAFKA_VERSION=4.1.0
+KAFKA_RECIPE=$KAFKA_VERSION-1
+KAFKA_LIBS=${DELTAFORGE_KAFKA_LIBS:-$DEV/kafka/libs}
 
-BUILD_PACKAGES=(gcc libc6-dev pkg-config ca-certificates)
+# From g++ on: librdkafka, which is built from source against the system's OpenSSL, curl and zlib.
+BUILD_PACKAGES=(gcc libc6-dev pkg-config ca-certificates g++ cmake make libssl-dev zlib1g-dev libcurl4-openssl-dev)
 SERVER_PACKAGES=(postgresql-15 postgresql-client-15 redis-server redis-tools patchelf util-linux)
 # The packages without a service: `mariadb-server` would start a server of its own.
 MARIADB_PACKAGES=(mariadb-server-core mariadb-client-core mariadb-client)
+KAFKA_PACKAGES=(maven openjdk-17-jre-headless)
 
 say() { printf '\033[1m==> %s\033[0m\n' "$*" >&2; }
 warn() { printf '\033[1;33m!!! %s\033[0m\n' "$*" >&2; }
@@ -236,6 +241,34 @@ setup_mariadb() {
   echo "$version" >"$d/version"
 }
 
+# Kafka is in no distribution: its jars come from Maven Central, or the mirror that Maven is configured for here.
+setup_kafka() {
+  [ -z "${DELTAFORGE_KAFKA_LIBS:-}" ] || return 0
+  need_packages "${KAFKA_PACKAGES[@]}"
+  local d=$DEV/kafka
+  if [ "$(cat "$d/recipe" 2>/dev/null)" = "$KAFKA_RECIPE" ]; then return 0; fi
+  say "fetching Kafka $KAFKA_VERSION into $d"
+  rm -rf "$d"
+  mkdir -p "$d"
+  cat >"$d/pom.xml" <<XML
+<project>
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>deltaforge</groupId><artifactId>kafka</artifactId><version>1</version><packaging>pom</packaging>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_2.13</artifactId><version>$KAFKA_VERSION</version></dependency>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka-tools</artifactId><version>$KAFKA_VERSION</version></dependency>
+    <dependency><groupId>org.slf4j</groupId><artifactId>slf4j-simple</artifactId><version>1.7.36</version></dependency>
+  </dependencies>
+</project>
+XML
+  (cd "$d" && mvn -q -B dependency:copy-dependencies -DoutputDirectory=libs -DincludeScope=runtime >&2) ||
+    die "Maven could not fetch Kafka; set DELTAFORGE_KAFKA_LIBS to the libs folder of a Kafka $KAFKA_VERSION"
+  # Two bindings of one logging interface would quarrel at each start.
+  rm -f "$d"/libs/log4j-slf4j*.jar "$d"/libs/slf4j-reload4j*.jar
+  chmod -R a+rX "$d"
+  echo "$KAFKA_RECIPE" >"$d/recipe"
+}
+
 # NATS is one binary that any libc since 2.34 runs, so it is taken out of its packages, which would start a service: the
 # distribution's (2.9 on Debian 12), and sid's, which has atomic batches.
 setup_nats() {
@@ -273,6 +306,7 @@ setup_servers() {
   flock 9
   setup_sid
   setup_mariadb
+  setup_kafka
   setup_nats
   exec 9>&-
   [ -x "$PG15_BIN/postgres" ] || die "no PostgreSQL 15 in $PG15_BIN: Debian 12 has it; elsewhere set DELTAFORGE_PG15_BIN"
@@ -676,7 +710,7 @@ usage: ./dev.sh COMMAND
   lint                  formatting, lints, licences only
   bench [pg|mysql]      the benchmarks, against real servers, in a release build
   soak                  the tests in their long variants
-  setup                 install what is missing: build tools, PostgreSQL 15 and 18, MySQL, MariaDB, Redis, NATS; quick when
+  setup                 install what is missing: build tools, PostgreSQL 15 and 18, MySQL, MariaDB, Redis, Kafka, NATS; quick when
                         nothing is
   up, down [-v], ps     the development stack: Docker when an engine answers, else from packages
                         PostgreSQL on 127.0.0.1:$PG_PORT and MySQL on 127.0.0.1:$MYSQL_PORT (databases shop; MariaDB
@@ -686,7 +720,8 @@ usage: ./dev.sh COMMAND
 Environment: DELTAFORGE_DEV_DIR (where servers and their data live; now $DEV), DELTAFORGE_NO_DOCKER=1,
 DELTAFORGE_PG15_BIN, DELTAFORGE_PG18_BIN, DELTAFORGE_REDIS_BIN, DELTAFORGE_NATS_BIN,
 DELTAFORGE_NATS29_BIN (folders with the binaries to use instead),
-DELTAFORGE_MYSQL_BIN, DELTAFORGE_MARIADB_BIN (the same; FOLDER:FOLDER where server and clients are apart).
+DELTAFORGE_MYSQL_BIN, DELTAFORGE_MARIADB_BIN (the same; FOLDER:FOLDER where server and clients are apart),
+DELTAFORGE_KAFKA_LIBS (a folder with the jars of a Kafka).
 TEXT
 }
 

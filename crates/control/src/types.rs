@@ -4,8 +4,9 @@ use deltaforge_core::Position;
 use deltaforge_core::checkpoint::{SinkProgress, Version};
 use deltaforge_core::clock::{rfc3339_millis, unix_millis};
 use deltaforge_core::config::Finding;
-use deltaforge_engine::status::{Lag, State, Status, Trouble};
-use deltaforge_engine::supervisor::{CheckpointInfo, PipeInfo};
+use deltaforge_core::dead_letter::{DeadLetter, DeadLetterPage};
+use deltaforge_engine::status::{Lag, SinkStatus, State, Status, Trouble};
+use deltaforge_engine::supervisor::{CheckpointInfo, PipeInfo, Redelivered};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -22,8 +23,60 @@ pub(crate) struct Pipe {
     origin: &'static str,
     persisted: bool,
     lag: Option<LagJson>,
+    sinks: Vec<SinkStatusJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     note: Option<String>,
+}
+
+/// How far a sink has come.
+#[derive(Serialize)]
+struct SinkStatusJson {
+    id: String,
+    required: bool,
+    exactly_once: bool,
+    state: &'static str,
+    position: Option<Box<RawValue>>,
+    delivered_at: Option<String>,
+    lag: SinkLagJson,
+    given_up_events: u64,
+    gap: Option<GapJson>,
+    error: Option<TroubleJson>,
+}
+
+#[derive(Serialize)]
+struct SinkLagJson {
+    events: u64,
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct GapJson {
+    after: Option<Box<RawValue>>,
+    until: Option<Box<RawValue>>,
+    events: Option<u64>,
+}
+
+impl SinkStatusJson {
+    /// `runs` is false once the pipeline has ended: its sinks then do nothing.
+    fn of(sink: SinkStatus, runs: bool) -> SinkStatusJson {
+        let place = |position: &Option<Position>| position.as_ref().map(raw);
+        SinkStatusJson {
+            required: sink.required,
+            exactly_once: sink.exactly_once,
+            state: if runs { sink.state.as_str() } else { "idle" },
+            position: place(&sink.position),
+            delivered_at: sink.delivered_ms.map(rfc3339_millis),
+            lag: SinkLagJson { events: sink.lag_events, seconds: sink.lag_seconds },
+            given_up_events: sink.given_up_events,
+            gap: sink.gap.map(|gap| GapJson {
+                after: place(&gap.after),
+                until: place(&gap.until),
+                events: gap.events,
+            }),
+            error: sink.trouble.map(TroubleJson::from),
+            id: sink.id,
+        }
+    }
 }
 
 /// What `/readyz` shows to somebody without the token.
@@ -60,6 +113,10 @@ impl From<PipeInfo> for Pipe {
             spec: info.document,
             phase: info.status.phase.as_str(),
             lag: lag(&info.status),
+            sinks: {
+                let runs = matches!(info.status.state, State::Running | State::Paused);
+                info.status.sinks.into_iter().map(|sink| SinkStatusJson::of(sink, runs)).collect()
+            },
             error: info.status.trouble.map(TroubleJson::from),
             started_at: info.status.started_ms.map(rfc3339_millis),
             origin: info.origin.as_str(),
@@ -145,6 +202,78 @@ impl FindingJson {
 /// A finding as the API and `validate --json` show it: `{"path","line","column","class","message","hint"}`.
 pub fn finding_json(finding: &Finding) -> serde_json::Value {
     serde_json::to_value(FindingJson::of(finding)).unwrap_or_default()
+}
+
+/// A part of the dead letters.
+#[derive(Serialize)]
+pub(crate) struct DlqJson {
+    entries: Vec<LetterJson>,
+    /// `after` of the next part.
+    next: Option<u64>,
+    total: u64,
+}
+
+/// A dead letter.
+#[derive(Serialize)]
+struct LetterJson {
+    id: u64,
+    stored_at: String,
+    sink: String,
+    kind: String,
+    message: String,
+    attempts: u32,
+    event_id: String,
+    position: Box<RawValue>,
+    event: Box<RawValue>,
+    truncated: bool,
+}
+
+/// How many were purged.
+#[derive(Serialize)]
+pub(crate) struct PurgedJson {
+    pub(crate) purged: u64,
+}
+
+/// What a retry came to.
+#[derive(Serialize)]
+pub(crate) struct RetriedJson {
+    retried: u64,
+    delivered: u64,
+    failed: u64,
+}
+
+impl From<DeadLetterPage> for DlqJson {
+    fn from(page: DeadLetterPage) -> DlqJson {
+        let next = page.entries.last().map(|letter| letter.id).filter(|_| page.more);
+        DlqJson { entries: page.entries.into_iter().map(LetterJson::from).collect(), next, total: page.total }
+    }
+}
+
+impl From<DeadLetter> for LetterJson {
+    fn from(letter: DeadLetter) -> LetterJson {
+        let DeadLetter { id, attempts, entry } = letter;
+        // A store keeps JSON only.
+        let json = |text| RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned());
+        LetterJson {
+            id,
+            stored_at: rfc3339_millis(entry.stored_ms),
+            sink: entry.sink,
+            kind: entry.kind,
+            message: entry.message,
+            attempts,
+            event_id: entry.event_id,
+            position: json(entry.position),
+            event: json(entry.event),
+            truncated: entry.truncated,
+        }
+    }
+}
+
+impl From<Redelivered> for RetriedJson {
+    fn from(sum: Redelivered) -> RetriedJson {
+        let Redelivered { retried, delivered, failed } = sum;
+        RetriedJson { retried, delivered, failed }
+    }
 }
 
 /// A checkpoint.

@@ -11,6 +11,10 @@
 //!                 (`end` is its position) above limits  the events of the one transaction that is still open.
 //! ```
 
+mod frozen;
+
+pub use frozen::{freeze, thaw};
+
 use crate::position::{End, Position};
 use crate::row::{RowRef, RowWriter};
 use crate::schema::TableSchema;
@@ -64,6 +68,26 @@ impl EventId {
         id[6] = 0x80 | (id[6] & 0x0f);
         id[8] = 0x80 | (id[8] & 0x3f);
         EventId(id)
+    }
+}
+
+impl std::str::FromStr for EventId {
+    type Err = ();
+
+    /// Reads what `Display` writes.
+    fn from_str(text: &str) -> Result<EventId, ()> {
+        let bytes = text.as_bytes();
+        let is_right = |(at, byte): (usize, &u8)| matches!(at, 8 | 13 | 18 | 23) == (*byte == b'-');
+        if bytes.len() != 36 || !bytes.iter().enumerate().all(is_right) {
+            return Err(());
+        }
+        let mut digits =
+            bytes.iter().filter_map(|byte| char::from(*byte).to_digit(16).map(|digit| digit as u8));
+        let mut id = [0; 16];
+        for byte in &mut id {
+            *byte = digits.next().zip(digits.next()).map(|(high, low)| high << 4 | low).ok_or(())?;
+        }
+        Ok(EventId(id))
     }
 }
 
@@ -143,7 +167,35 @@ pub struct Batch {
     tables: Arc<Vec<Arc<TableSchema>>>,
     end: Option<End>,
     estimated_bytes: usize,
+    texts: SharedTexts,
+    /// Its events come again beside the stream.
+    beside: bool,
 }
+
+/// A text for each event of a batch, one behind the other.
+#[derive(Debug, Default)]
+pub struct Texts {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Texts {
+    /// Adds the next event's text.
+    pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        write(&mut self.bytes);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// The text of an event by its place in the batch; empty when there is none.
+    pub fn get(&self, index: usize) -> &[u8] {
+        let start = index.checked_sub(1).and_then(|before| self.ends.get(before).copied()).unwrap_or(0);
+        self.ends.get(index).map_or(&[], |end| &self.bytes[start..*end])
+    }
+}
+
+/// What was made of a batch by name; usually nothing, or one thing.
+#[derive(Debug, Default)]
+struct SharedTexts(std::sync::Mutex<Vec<(String, Arc<Texts>)>>);
 
 impl Batch {
     /// Number of events.
@@ -177,6 +229,21 @@ impl Batch {
         self.end.as_ref()
     }
 
+    /// What `make` makes of the batch, made once for all who ask under the same name: sinks of one envelope share the encoding.
+    /// Whoever asks while another makes it waits.
+    pub fn texts(&self, name: &str, make: impl FnOnce(&mut Texts)) -> Arc<Texts> {
+        let mut known = self.texts.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((_, texts)) = known.iter().find(|(known, _)| known == name) {
+            return texts.clone();
+        }
+        let mut texts =
+            Texts { bytes: Vec::with_capacity(self.estimated_bytes), ends: Vec::with_capacity(self.len()) };
+        make(&mut texts);
+        let texts = Arc::new(texts);
+        known.push((name.to_owned(), texts.clone()));
+        texts
+    }
+
     /// The batch without one event, for a sink that gives that event up. Copies the arena.
     pub fn without(&self, id: EventId) -> Batch {
         Batch {
@@ -186,7 +253,27 @@ impl Batch {
             tables: self.tables.clone(),
             end: self.end.clone(),
             estimated_bytes: self.estimated_bytes,
+            texts: SharedTexts::default(),
+            beside: self.beside,
         }
+    }
+
+    /// What comes after an event, for a sink that holds everything up to it; `None` when the batch has no such event. Copies
+    /// the arena.
+    pub fn after(&self, id: EventId) -> Option<Batch> {
+        let at = self.slots.iter().position(|s| s.id == id)?;
+        Some(Batch { slots: self.slots[at + 1..].to_vec(), ..self.without(id) })
+    }
+
+    /// The same events, delivered again beside the stream: its place and its last event stay what they were.
+    pub fn beside(self, end: Option<End>) -> Batch {
+        Batch { end, beside: true, ..self }
+    }
+
+    /// The last event's identity, by which a target tells how far the stream has come; `None` also when the events come beside
+    /// it.
+    pub fn last_id(&self) -> Option<EventId> {
+        self.slots.last().map(|s| s.id).filter(|_| !self.beside)
     }
 
     /// Bytes held by the arena.
@@ -236,6 +323,11 @@ impl<'a> Event<'a> {
     /// The batch it is of.
     pub fn batch(&self) -> &'a Batch {
         self.batch
+    }
+
+    /// Its place in the batch, from 0.
+    pub fn index(&self) -> usize {
+        (std::ptr::from_ref(self.slot).addr() - self.batch.slots.as_ptr().addr()) / size_of::<Slot>()
     }
 
     /// Stable identity.
@@ -371,8 +463,11 @@ pub struct BatchBuilder {
     committed: usize,
     /// First slot above the limits.
     overflow: Option<usize>,
-    /// End of the last transaction, as JSON, and whether it moved since the last cut.
+    /// End of the last transaction, or a place reached after it, as JSON, and whether it moved since the last cut.
     end: Vec<u8>,
+    /// End of the last transaction with an event here, when a place was reached after it; else empty. A batch ends there: so
+    /// where it ends does not depend on when it was cut, nor on what a server tells in between.
+    before_end: Vec<u8>,
     moved: bool,
     read_ms: i64,
     /// Events of the next transaction, or of the rest of the open one, that are dropped.
@@ -402,6 +497,7 @@ impl BatchBuilder {
             committed: 0,
             overflow: None,
             end: start.map_or_else(Vec::new, |p| p.as_json().as_bytes().to_vec()),
+            before_end: Vec::new(),
             moved: false,
             read_ms: 0,
             skip: events_done,
@@ -492,16 +588,32 @@ impl BatchBuilder {
         // What a checkpoint inside a transaction had counted belongs to the first transaction after it, and to no other.
         (self.skip, self.skipped) = (0, 0);
         self.cut_of_open = 0;
-        self.advance(position);
+        if self.committed == self.slots.len() {
+            return self.advance(position);
+        }
+        self.before_end.clear();
+        self.move_to(position);
     }
 
     /// Everything before the place that `position` writes was read, and no transaction is open.
     pub fn advance(&mut self, position: impl FnOnce(&mut Vec<u8>)) {
         debug_assert!(self.open.is_none(), "a place inside a transaction is not a position");
+        if !self.slots.is_empty() && self.before_end.is_empty() {
+            std::mem::swap(&mut self.before_end, &mut self.end);
+        }
+        self.move_to(position);
+    }
+
+    fn move_to(&mut self, position: impl FnOnce(&mut Vec<u8>)) {
         self.end.clear();
         position(&mut self.end);
         self.committed = self.slots.len();
         self.moved = true;
+    }
+
+    /// Whether a part of the open transaction is in an earlier batch.
+    pub fn is_inside_cut(&self) -> bool {
+        self.open.is_some() && self.cut_of_open > 0
     }
 
     /// Drops what the source gave of a transaction that has not ended: it is about to be read again, from its start. Its events
@@ -595,8 +707,11 @@ impl BatchBuilder {
             tables: self.tables.clone(),
             end,
             estimated_bytes: self.estimated_bytes,
+            texts: SharedTexts::default(),
+            beside: false,
         };
-        self.moved = false;
+        self.moved = !self.before_end.is_empty();
+        self.before_end.clear();
         self.committed = 0;
         self.overflow = None;
         self.estimated_bytes = 0;
@@ -613,7 +728,8 @@ impl BatchBuilder {
             return None;
         }
         let events_done = if inside { self.slots[at - 1].total_order } else { 0 };
-        let position = Position::from_json(std::str::from_utf8(&self.end).ok()?);
+        let end = if inside || self.before_end.is_empty() { &self.end } else { &self.before_end };
+        let position = Position::from_json(std::str::from_utf8(end).ok()?);
         Some(End { position, events_done })
     }
 

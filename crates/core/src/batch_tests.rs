@@ -189,7 +189,10 @@ fn places_without_events_are_advances() {
     commit(&mut b, 10);
     b.advance(|out| out.extend_from_slice(b"{\"n\":11}"));
     assert_eq!(b.take_advance(), None, "events wait");
-    assert_eq!(b.cut().as_ref().and_then(end), Some(("{\"n\":11}", 0)));
+    // A batch ends where its last transaction does, wherever the server is by then.
+    assert_eq!(b.cut().as_ref().and_then(end), Some(("{\"n\":10}", 0)));
+    assert_eq!(b.take_advance(), Some(place(11, 0)));
+    assert_eq!(b.take_advance(), None);
 }
 
 #[test]
@@ -239,4 +242,18 @@ fn a_shape_that_is_there_keeps_its_index() {
     let newer = b.schema(Arc::new(newer));
     assert_ne!(newer, t);
     assert_eq!(b.schema(Arc::new(table("t"))), t, "read again from before the change");
+}
+
+#[test]
+fn identities_are_read_as_they_are_written() {
+    let id = EventId::derive(b"row");
+    assert_eq!(id.to_string().parse(), Ok(id));
+    for wrong in [
+        "",
+        "5c0f4e0e-6f43-8a51-9d0a-3f6f0e2b7c1",
+        "5c0f4e0e-6f43-8a51-9d0a-3f6f0e2b7c1g",
+        "5c0f4e0e16f43-8a51-9d0a-3f6f0e2b7c19",
+    ] {
+        assert_eq!(wrong.parse::<EventId>(), Err(()), "{wrong}");
+    }
 }

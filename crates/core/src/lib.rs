@@ -19,6 +19,7 @@ pub mod schema;
 
 pub mod position;
 
+pub mod failpoint;
 pub mod fault;
 
 pub mod source;
@@ -26,6 +27,8 @@ pub mod source;
 pub mod sink;
 
 pub mod checkpoint;
+/// Events that could not be delivered.
+pub mod dead_letter;
 
 pub mod config;
 

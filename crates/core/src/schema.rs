@@ -197,6 +197,12 @@ impl SchemaLog {
         inner.records[inner.saved..].to_vec()
     }
 
+    /// Whether there are records that the store does not hold yet.
+    pub fn has_unsaved(&self) -> bool {
+        let inner = self.lock();
+        inner.saved < inner.records.len()
+    }
+
     /// The store now holds the first `count` more records.
     pub fn mark_saved(&self, count: usize) {
         let mut inner = self.lock();

@@ -58,9 +58,9 @@ pub struct Held {
     pub position: Position,
     /// The last event that is there.
     pub event: EventId,
-    /// The event lies behind `position`: of what follows it, everything up to the event is there as well. Only targets without
-    /// transactions of their own can be found like that.
-    pub inside: bool,
+    /// Of the events behind `position` so many are there as well, `event` being the last of them; 0 where the batch is the
+    /// target's transaction. Parts of a source transaction that goes on count on from the first of them.
+    pub inside: u64,
 }
 
 /// An open sink, owned by its lane.
@@ -80,11 +80,12 @@ pub trait Sink: Send {
     }
 
     /// Of an exactly-once sink, called once, before its first delivery: puts to rest whatever an earlier process or connection
-    /// of the same sink may still have under way, and tells what the target holds for certain.
+    /// of the same sink may still have under way, and tells what the target holds for certain. `from` is where the first batch
+    /// begins: what a target without transactions notes as the position behind which its events lie, until a batch is whole.
     ///
     /// # Errors
     /// As for [`Receipt`]. An earlier owner that goes on is answered with a `Fenced` fault at its next delivery.
-    async fn take_over(&mut self) -> Result<Option<Held>, Fault> {
+    async fn take_over(&mut self, _from: &Position) -> Result<Option<Held>, Fault> {
         Ok(None)
     }
 
@@ -101,6 +102,8 @@ pub struct SinkContext {
     pub tenant: String,
     /// The source behind the events.
     pub source: SourceInfo,
+    /// Another sink of the pipeline makes the same payloads: [`SinkPlan::encoding`].
+    pub shares_encoding: bool,
     /// Where the sink counts what only it sees; none in tests of a sink alone.
     pub metrics: Option<SinkMetrics>,
 }
@@ -118,6 +121,12 @@ pub trait SinkPlan: Send + Sync {
     /// (`events_done` is 0), or that have none.
     fn exactly_once(&self) -> bool {
         false
+    }
+
+    /// What its payloads are, in a word; sinks of a pipeline that say the same share the work of making them. `None`: they are
+    /// not those of an envelope.
+    fn encoding(&self) -> Option<String> {
+        None
     }
 
     /// How failed deliveries are tried again.

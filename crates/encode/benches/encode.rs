@@ -137,6 +137,7 @@ fn main() {
         pipeline: "orders".into(),
         tenant: "acme".into(),
         source: SourceInfo { connector: "postgresql", fields: FIELDS },
+        shares_encoding: false,
         metrics: None,
     };
     for (rows, sequence, name) in

@@ -29,6 +29,7 @@ mod time;
 
 pub use plan::EnvelopePlan;
 
+use deltaforge_core::batch::Texts;
 use deltaforge_core::sink::SinkContext;
 use deltaforge_core::{Batch, Event, EventId, TableSchema};
 use std::sync::Arc;
@@ -40,6 +41,16 @@ pub struct Encoder {
     /// The tables of the batch that was prepared last; batches share them until a table appears or changes.
     seen: Option<Arc<Vec<Arc<TableSchema>>>>,
     tables: Vec<Prepared>,
+    /// Only where another sink of the pipeline makes the same.
+    shared: Option<Shared>,
+}
+
+/// An encoding that several sinks use: the first that comes to a batch makes it.
+#[derive(Debug)]
+struct Shared {
+    name: String,
+    /// Those of the batch that was prepared last, and where that batch lies.
+    texts: Option<(usize, Arc<Texts>)>,
 }
 
 /// An envelope and what it prepared, by table index.
@@ -69,11 +80,23 @@ impl Encoder {
                 EnvelopeEncoder::CloudEvents(cloudevents::CloudEvents::new(context, type_prefix), Vec::new())
             }
         };
-        Encoder { envelope, seen: None, tables: Vec::new() }
+        let shared = context.shares_encoding.then(|| Shared { name: plan.encoding(), texts: None });
+        Encoder { envelope, seen: None, tables: Vec::new(), shared }
     }
 
     /// Prepares the tables of a batch that are new. Call it once per batch; without new tables it compares one pointer.
     pub fn prepare(&mut self, batch: &Batch) {
+        self.prepare_tables(batch);
+        if let Some(mut shared) = self.shared.take() {
+            let texts = batch.texts(&shared.name, |texts| {
+                batch.events().for_each(|event| texts.push(|out| self.make(&event, out)));
+            });
+            shared.texts = Some((std::ptr::from_ref(batch).addr(), texts));
+            self.shared = Some(shared);
+        }
+    }
+
+    fn prepare_tables(&mut self, batch: &Batch) {
         if self.seen.as_ref().is_some_and(|seen| Arc::ptr_eq(seen, batch.tables())) {
             return;
         }
@@ -97,14 +120,30 @@ impl Encoder {
 
     /// Appends the payload.
     pub fn event(&mut self, event: &Event<'_>, out: &mut Vec<u8>) {
+        let wraps = matches!(self.envelope, EnvelopeEncoder::Debezium(..));
+        if wraps {
+            out.extend_from_slice(debezium::OPEN);
+        }
+        match &self.shared {
+            Some(Shared { texts: Some((batch, texts)), .. })
+                if *batch == std::ptr::from_ref(event.batch()).addr() =>
+            {
+                out.extend_from_slice(texts.get(event.index()));
+            }
+            _ => self.make(event, out),
+        }
+        if wraps {
+            out.extend_from_slice(debezium::CLOSE);
+        }
+    }
+
+    /// Appends what sinks may share: all but the wrapper of `debezium`.
+    fn make(&mut self, event: &Event<'_>, out: &mut Vec<u8>) {
         let index = self.index(event);
         let columns = &self.tables[index].columns;
         match &mut self.envelope {
-            EnvelopeEncoder::Native(native, tables) => native.event(event, &mut tables[index], columns, out),
-            EnvelopeEncoder::Debezium(native, tables) => {
-                out.extend_from_slice(debezium::OPEN);
+            EnvelopeEncoder::Native(native, tables) | EnvelopeEncoder::Debezium(native, tables) => {
                 native.event(event, &mut tables[index], columns, out);
-                out.extend_from_slice(debezium::CLOSE);
             }
             EnvelopeEncoder::CloudEvents(cloud, tables) => cloud.event(event, &tables[index], columns, out),
         }
@@ -134,7 +173,7 @@ impl Encoder {
         let index = event.table_index();
         let known = self.tables.get(index).is_some_and(|t| std::ptr::eq(&*t.schema, event.table()));
         if !known {
-            self.prepare(event.batch());
+            self.prepare_tables(event.batch());
         }
         index
     }

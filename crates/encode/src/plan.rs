@@ -77,6 +77,15 @@ impl EnvelopePlan {
         EnvelopePlan { envelope }
     }
 
+    /// What payloads of this plan are made of, in a word: equal ones are made once for all sinks of a pipeline. The wrapper of
+    /// `debezium` goes around the native event.
+    pub fn encoding(&self) -> String {
+        match &self.envelope {
+            Envelope::Native | Envelope::Debezium => "native".into(),
+            Envelope::CloudEvents { type_prefix } => format!("cloudevents:{type_prefix}"),
+        }
+    }
+
     /// The media type of a payload.
     pub fn content_type(&self) -> &'static str {
         match self.envelope {

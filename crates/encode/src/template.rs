@@ -119,6 +119,14 @@ impl Template {
         parse::template(text)
     }
 
+    /// The text in front of the first reference, if the template begins with one.
+    pub fn constant_prefix(&self) -> Option<&str> {
+        match self.parts.first() {
+            Some(Part::Literal(text)) => Some(text),
+            _ => None,
+        }
+    }
+
     /// The text, when it is the same for every event.
     pub fn is_constant(&self) -> Option<&str> {
         match self.parts.as_slice() {

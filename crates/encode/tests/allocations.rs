@@ -110,6 +110,7 @@ fn the_steady_state_allocates_nothing() {
         pipeline: "orders".into(),
         tenant: "acme".into(),
         source: SourceInfo { connector: "postgresql", fields: FIELDS },
+        shares_encoding: false,
         metrics: None,
     };
     let batch = batch();

@@ -18,27 +18,31 @@
 //! When the source breaks, the unfinished transaction in the builder is rolled back and read again from its start.
 
 mod measure;
+mod resume;
 mod saving;
+mod sinks;
 
+use crate::dead_letters::{DeadLetters, Redelivery};
 use crate::handle::{Command, Handle};
 use crate::lane::{Lane, LaneNews, LaneReport, LaneSettings, random};
 use crate::memory::{Holder, MemoryBudget};
 use crate::progress::Progress;
 use crate::spec::PipelineSpec;
 use crate::status::{Phase, State, Status, Trouble};
-use deltaforge_core::batch::{BatchBuilder, Limits};
+use deltaforge_core::batch::BatchBuilder;
 use deltaforge_core::checkpoint::StateStore;
 use deltaforge_core::metrics::PipelineMetrics;
 use deltaforge_core::metrics::{Reason, Stage, Trigger};
 use deltaforge_core::position::{End, Releaser};
 use deltaforge_core::schema::SchemaLog;
-use deltaforge_core::sink::SinkContext;
+use deltaforge_core::sink::{Held, SinkContext};
 use deltaforge_core::source::{Fill, Opened, Source, SourceContext, SourceStats};
 use deltaforge_core::task::spawn;
-use deltaforge_core::{Batch, Checkpoint, Class, Fault, Released, clock};
+use deltaforge_core::{Batch, Checkpoint, Class, Fault, Position, Released, clock};
 use futures_util::future::BoxFuture;
 use measure::Measure;
 use saving::{Saving, Taken};
+use sinks::SinkView;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +58,9 @@ const STALLED_AFTER: Duration = Duration::from_secs(4);
 
 /// How long a pipeline that fails waits for its last save.
 const LAST_SAVE: Duration = Duration::from_secs(5);
+
+/// The rank of a sink's trouble that holds nobody up.
+const UNWAITED: u8 = 3;
 
 /// The component name of the source in troubles.
 const SOURCE: &str = "source";
@@ -81,26 +88,49 @@ async fn run(
     store: Arc<dyn StateStore>,
     memory: Holder,
     metrics: Arc<PipelineMetrics>,
-    mut commands: mpsc::Receiver<Command>,
+    commands: mpsc::Receiver<Command>,
     said: watch::Sender<Status>,
 ) {
     let name = spec.name.clone();
     tracing::info!(pipeline = name, "starting");
-    let ended = match saving::take_over(&spec, store.as_ref(), &mut commands, &said).await {
-        Ok(Some(taken)) => {
-            let mut running = Loop::new(spec, store, memory, metrics, commands, said.clone(), taken);
-            let ended = running.run().await;
-            if let Err(Failure { fault, component }) = &ended {
-                // Closing may take a while, and says by then what it closes for; not that it would try again.
-                running.mode = Mode::Draining;
-                running.set_trouble(component, fault);
-                running.say();
-            }
-            Box::pin(running.close(ended.is_ok())).await;
-            ended
+    let mut beginnings = Beginnings::new(memory, commands);
+    // Why a pipeline that was stopped has not delivered all that it had read.
+    let mut undelivered = None;
+    let ended = loop {
+        let commands = &mut beginnings.commands;
+        let taken = match saving::take_over(&spec, store.as_ref(), commands, &said, beginnings.mode).await {
+            Ok(Some(taken)) => taken,
+            Ok(None) => break Ok(()),
+            Err(failure) => break Err(failure),
+        };
+        if let Some(letters) = DeadLetters::of(&spec, &store, taken.lease.epoch, &metrics) {
+            letters.begin().await;
         }
-        Ok(None) => Ok(()),
-        Err(failure) => Err(failure),
+        let mut running =
+            Loop::new(spec.clone(), store.clone(), metrics.clone(), said.clone(), taken, beginnings);
+        let ended = running.run().await;
+        match ended {
+            Err(failure) if failure.begin_again => {
+                let trouble = Trouble::of(&failure.fault, &failure.component);
+                match Box::pin(running.begin_again(failure)).await {
+                    Some(again) => beginnings = again,
+                    None => {
+                        undelivered = Some(trouble);
+                        break Ok(());
+                    }
+                }
+            }
+            ended => {
+                if let Err(Failure { fault, component, .. }) = &ended {
+                    // Closing may take a while, and says by then what it closes for; not that it would try again.
+                    running.mode = Mode::Draining;
+                    running.set_trouble(component, fault);
+                    running.say();
+                }
+                Box::pin(running.close(ended.is_ok())).await;
+                break ended;
+            }
+        }
     };
     let state = match &ended {
         Ok(()) => State::Stopped,
@@ -108,7 +138,7 @@ async fn run(
     };
     match &ended {
         Ok(()) => tracing::info!(pipeline = name, "stopped"),
-        Err(Failure { fault, component }) => {
+        Err(Failure { fault, component, .. }) => {
             tracing::error!(pipeline = name, component, code = fault.code(), "failed: {fault}");
         }
     }
@@ -116,7 +146,7 @@ async fn run(
         status.state = state;
         status.phase = Phase::Idle;
         status.note = None;
-        status.trouble = ended.err().map(|f| Trouble::of(&f.fault, &f.component));
+        status.trouble = ended.err().map(|f| Trouble::of(&f.fault, &f.component)).or(undelivered);
     });
 }
 
@@ -124,11 +154,28 @@ async fn run(
 struct Failure {
     fault: Fault,
     component: String,
+    /// It can go on when everything is read again from where the sinks stand.
+    begin_again: bool,
 }
 
 impl Failure {
     fn of(fault: Fault, component: &str) -> Failure {
-        Failure { fault, component: component.into() }
+        Failure { fault, component: component.into(), begin_again: false }
+    }
+}
+
+/// What outlives a pipeline's beginning again.
+struct Beginnings {
+    memory: Holder,
+    commands: mpsc::Receiver<Command>,
+    mode: Mode,
+    /// Since something was last delivered.
+    attempts: u32,
+}
+
+impl Beginnings {
+    fn new(memory: Holder, commands: mpsc::Receiver<Command>) -> Beginnings {
+        Beginnings { memory, commands, mode: Mode::Running, attempts: 0 }
     }
 }
 
@@ -152,6 +199,8 @@ enum Happening {
 
 /// Where the source is.
 enum Reading {
+    /// Not opened before every exactly-once sink has said where its target stands.
+    AwaitingSinks(resume::Standings),
     Opening(BoxFuture<'static, Result<Opened, Fault>>),
     Open(Box<dyn Source>),
     /// Broken; opened again then.
@@ -169,7 +218,7 @@ enum Mode {
 }
 
 /// A batch that some sink may still hold.
-struct Held {
+struct Kept {
     seq: deltaforge_core::BatchSeq,
     batch: Arc<Batch>,
     bytes: u64,
@@ -184,6 +233,14 @@ struct Loop {
     commands: mpsc::Receiver<Command>,
     said: watch::Sender<Status>,
     reading: Reading,
+    /// How often the pipeline has begun again since it last delivered something.
+    beginnings: u32,
+    /// What the targets of exactly-once sinks held when the start was chosen, until their lanes are told.
+    held_at_start: Vec<Option<Held>>,
+    /// By sink: the position that its target stores, as far as it has acknowledged; none for a target that stores none.
+    stored: Vec<Option<Position>>,
+    /// By sink: its target holds events behind that position, and the batch with the last of them has not come.
+    is_inside: Vec<bool>,
     /// Failed attempts to open the source, or breaks, since it last gave something.
     source_attempts: u32,
     builder: BatchBuilder,
@@ -192,10 +249,14 @@ struct Loop {
     /// When the oldest event in the builder came.
     first_event_at: Option<Instant>,
     lanes: Vec<Lane>,
+    /// Some of the sinks make the same payloads.
+    shares_encoding: bool,
+    /// How far each of them has come.
+    sinks: Vec<SinkView>,
     reports: mpsc::Receiver<LaneReport>,
     progress: Progress,
     /// Oldest first.
-    held: VecDeque<Held>,
+    held: VecDeque<Kept>,
     held_bytes: u64,
     saving: Saving,
     schemas: Arc<SchemaLog>,
@@ -213,33 +274,37 @@ impl Loop {
     fn new(
         spec: PipelineSpec,
         store: Arc<dyn StateStore>,
-        memory: Holder,
         metrics: Arc<PipelineMetrics>,
-        commands: mpsc::Receiver<Command>,
         said: watch::Sender<Status>,
         taken: Taken,
+        beginnings: Beginnings,
     ) -> Loop {
         let Taken { lease, schemas, mode } = taken;
+        let Beginnings { memory, commands, attempts, .. } = beginnings;
         let resume = lease.checkpoint.as_ref();
         let end = resume.map(|c| End { position: c.position.clone(), events_done: c.events_done });
         let required = spec.sinks.iter().map(|s| s.required()).collect();
         let progress = Progress::new(spec.commit_policy, required, end);
-        let limits = Limits {
-            max_events: spec.batch.max_events,
-            max_bytes: spec.batch.max_bytes,
-            respect_source_tx: spec.batch.respect_source_tx,
-        };
+        let limits = resume::limits(&spec);
         let events_done = resume.map_or(0, |c| c.events_done);
         let builder = BatchBuilder::new(limits, resume.map(|c| &c.position), events_done);
         let (releaser, released) = Released::new(resume.map(|c| c.position.clone()));
         said.send_modify(|status| status.checkpoint = resume.cloned());
         let (report_to, reports) = mpsc::channel(64);
+        let encodings: Vec<_> = spec.sinks.iter().map(|plan| plan.encoding()).collect();
+        let shares = |sink: usize| {
+            let alike = |other: &&Option<String>| other.is_some() && **other == encodings[sink];
+            encodings.iter().filter(alike).count() > 1
+        };
+        let shares_encoding = (0..spec.sinks.len()).any(shares);
         let context = |sink| SinkContext {
+            shares_encoding: shares(sink),
             pipeline: spec.name.clone(),
             tenant: spec.tenant.clone(),
             source: spec.source.info().clone(),
             metrics: metrics.sink(sink).cloned(),
         };
+        let letters = DeadLetters::of(&spec, &store, lease.epoch, &metrics);
         let lanes = (spec.sinks.iter().enumerate())
             .map(|(sink, plan)| {
                 let settings = LaneSettings {
@@ -247,27 +312,40 @@ impl Loop {
                     plan: plan.clone(),
                     context: context(sink),
                     epoch: lease.epoch,
+                    source: spec.source.clone(),
                     waited_for: progress.waits_for(sink),
                     window: spec.batch.max_inflight,
                     backlog: BACKLOG,
+                    letters: letters.clone(),
+                    resume: resume.map(|c| c.position.clone()),
                 };
                 Lane::start(settings, report_to.clone())
             })
             .collect();
         let measure = Measure::new(&spec, metrics.clone());
-        let mut running = Loop {
+        let ids: Vec<_> =
+            spec.sinks.iter().enumerate().map(|(sink, plan)| (plan.id(), progress.waits_for(sink))).collect();
+        let sinks = SinkView::all(&ids, resume);
+        let standings = resume::Standings::new(&spec.sinks, lease.checkpoint);
+        Loop {
+            beginnings: attempts,
+            held_at_start: Vec::new(),
+            stored: vec![None; spec.sinks.len()],
+            is_inside: vec![false; spec.sinks.len()],
             saving: Saving::new(store, lease.epoch),
             spec,
             metrics,
             memory,
             commands,
             said,
-            reading: Reading::Ended,
+            reading: Reading::AwaitingSinks(standings),
             source_attempts: 0,
             builder,
             idle: false,
             first_event_at: None,
             lanes,
+            shares_encoding,
+            sinks,
             reports,
             progress,
             held: VecDeque::new(),
@@ -279,13 +357,12 @@ impl Loop {
             mode,
             troubles: BTreeMap::new(),
             measure,
-        };
-        running.open_source();
-        running
+        }
     }
 
     /// Runs until stopped or failed.
     async fn run(&mut self) -> Result<(), Failure> {
+        self.begin_if_known()?;
         loop {
             let happening = self.next().await;
             self.handle(happening)?;
@@ -310,6 +387,7 @@ impl Loop {
             match reading {
                 // What the source does no longer matters: what was read is to be delivered.
                 _ if draining => std::future::pending().await,
+                Reading::AwaitingSinks(_) => std::future::pending().await,
                 Reading::Opening(opening) => Happening::Opened(opening.await),
                 Reading::Waiting(until) => {
                     tokio::time::sleep_until(*until).await;
@@ -345,7 +423,7 @@ impl Loop {
 
     fn wake_at(&self) -> Instant {
         let mut at = self.measure.next_tick();
-        if let Some(save_at) = self.saving.due(&self.progress) {
+        if let Some(save_at) = self.save_due() {
             at = at.min(save_at);
         }
         // Without something to cut the moment would pass again and again, at once.
@@ -361,6 +439,7 @@ impl Loop {
             Happening::Command(Command::Pause) => self.set_mode(Mode::Paused),
             Happening::Command(Command::Resume) => self.set_mode(Mode::Running),
             Happening::Command(Command::Stop) => self.set_mode(Mode::Draining),
+            Happening::Command(Command::Redeliver(redelivery)) => self.redeliver(redelivery),
             Happening::Lane(report) => self.take_report(report)?,
             Happening::Saved(saved) => self.take_saved(saved)?,
             Happening::Opened(Ok(opened)) => self.take_source(opened),
@@ -370,6 +449,14 @@ impl Loop {
             Happening::Tick => {}
         }
         Ok(())
+    }
+
+    /// A lane that is not there, or has enough to do, drops the answer: nothing was delivered.
+    fn redeliver(&self, redelivery: Redelivery) {
+        let sink = self.spec.sinks.iter().position(|plan| plan.id() == redelivery.sink);
+        if let Some(lane) = sink.and_then(|sink| self.lanes.get(sink)) {
+            lane.redeliver(redelivery);
+        }
     }
 
     fn set_mode(&mut self, mode: Mode) {
@@ -423,6 +510,7 @@ impl Loop {
         if !opened.same_log {
             self.builder.forget_delivered();
         }
+        self.begin_lanes();
         self.reading = Reading::Open(opened.source);
         self.clear_trouble(SOURCE);
         self.said.send_if_modified(|status| {
@@ -458,6 +546,7 @@ impl Loop {
     /// The connection is gone: the open transaction will be read again, from its start.
     fn source_broke(&mut self, fault: Fault) -> Result<(), Failure> {
         self.metrics.source_error(fault.kind_of());
+        let has_cut = self.builder.is_inside_cut();
         self.builder.rollback();
         // What is whole came before the break, and nothing follows it for now.
         self.idle = true;
@@ -467,6 +556,10 @@ impl Loop {
         if !fault.is_retry() || !retry.allows_another(self.source_attempts) {
             self.reading = Reading::Ended;
             return Err(Failure::of(fault, SOURCE));
+        }
+        if has_cut && self.is_exact() {
+            // Parts that come again would join those that such a target has of the same transaction.
+            return Err(Failure { begin_again: true, ..Failure::of(fault, SOURCE) });
         }
         let pause = retry.pause(self.source_attempts, random());
         tracing::warn!(
@@ -491,14 +584,18 @@ impl Loop {
         match what {
             // With batches waiting the trouble is over when one is delivered: a full disk can be opened, too, and a status that
             // says ready between two failures would lie.
-            LaneNews::Connected if self.progress.pending(sink) > 0 => {}
-            LaneNews::Connected => {
-                if std::mem::replace(&mut self.measure.connected[sink], true) {
+            LaneNews::Connected { .. } if self.progress.pending(sink) > 0 => {}
+            LaneNews::Connected { held } => {
+                if std::mem::replace(&mut self.sinks[sink].connected, true) {
                     counted.reconnected();
                 }
                 self.clear_trouble(&id);
+                if let Reading::AwaitingSinks(standings) = &mut self.reading {
+                    standings.told(sink, held);
+                    self.begin_if_known()?;
+                }
             }
-            LaneNews::Delivered { seq, events, bytes, took } => {
+            LaneNews::Delivered { seq, events, bytes, took, stored } => {
                 counted.batch_delivered(events, bytes, took);
                 if let Some(ts_us) =
                     self.held.iter().find(|h| h.seq == seq).and_then(|h| h.batch.first_ts_us())
@@ -506,17 +603,28 @@ impl Loop {
                     let since_commit = (clock::unix_micros() - ts_us).max(0) as u64;
                     counted.end_to_end(Duration::from_micros(since_commit));
                 }
-                self.measure.delivered_ms[sink] = clock::unix_millis();
+                let end = self.held.iter().find(|h| h.seq == seq).and_then(|h| h.batch.end());
+                if let (Some(end), true, true) = (end, stored, plan.exactly_once()) {
+                    self.stored[sink] = Some(end.position.clone());
+                    self.is_inside[sink] = false;
+                }
+                self.sinks[sink].delivered(seq);
+                self.beginnings = 0;
                 self.clear_trouble(&id);
                 let settled = self.progress.delivered(sink, seq);
                 self.settled(&settled);
             }
             LaneNews::GivenUp { seq, events } => {
                 counted.given_up(events);
+                self.sinks[sink].given_up(seq, events);
                 let settled = self.progress.given_up(sink, seq);
                 self.settled(&settled);
             }
-            LaneNews::EventGivenUp => counted.given_up(1),
+            LaneNews::EventStored(fault) => counted.failed(fault.kind_of()),
+            LaneNews::EventGivenUp => {
+                counted.given_up(1);
+                self.sinks[sink].event_given_up();
+            }
             LaneNews::Troubled { fault, attempt, pause } => {
                 counted.failed(fault.kind_of());
                 counted.retried();
@@ -537,6 +645,10 @@ impl Loop {
             LaneNews::Failed(fault) => {
                 counted.failed(fault.kind_of());
                 return Err(Failure::of(fault, &id));
+            }
+            LaneNews::BeginAgain(fault) => {
+                counted.failed(fault.kind_of());
+                return Err(Failure { begin_again: true, ..Failure::of(fault, &id) });
             }
         }
         Ok(())
@@ -563,7 +675,7 @@ impl Loop {
                 at += 1;
                 continue;
             }
-            let Some(Held { batch, bytes, .. }) = self.held.remove(at) else { break };
+            let Some(Kept { batch, bytes, .. }) = self.held.remove(at) else { break };
             self.held_bytes -= bytes;
             if let Ok(batch) = Arc::try_unwrap(batch) {
                 self.builder.recycle(batch);
@@ -580,7 +692,26 @@ impl Loop {
         // With a store that cannot be written nothing would ever be released: delivering on would only grow the replay. And
         // before the very first place is saved, a crash would make the next start choose another one, past what it missed.
         let can_save = self.progress.last_saved().is_some() && !self.troubles.contains_key(STATE);
-        can_save && self.progress.in_flight() < self.spec.batch.max_inflight
+        let has_room = self.progress.in_flight() < self.spec.batch.max_inflight || self.others_may_go_on();
+        can_save && !self.awaits_schemas() && has_room
+    }
+
+    /// A sink that is away holds up the checkpoint and nothing else: the others go on as far as memory keeps for it what they
+    /// get. One that is merely slow keeps everybody at its pace, so that a crash brings little again.
+    fn others_may_go_on(&self) -> bool {
+        let is_free = |sink: usize| self.progress.pending(sink) < self.spec.batch.max_inflight;
+        let is_away = |sink: usize| self.troubles.contains_key(self.spec.sinks[sink].id());
+        let mut waited_for = (0..self.lanes.len()).filter(|sink| self.progress.waits_for(*sink));
+        self.lanes.len() > 1
+            && self.progress.in_flight() < BACKLOG
+            && !self.is_crowded()
+            && waited_for.clone().any(is_free)
+            && waited_for.all(|sink| is_free(sink) || is_away(sink))
+    }
+
+    /// What sinks that have fallen behind hold fills half of the memory.
+    fn is_crowded(&self) -> bool {
+        self.held_bytes > self.spec.memory_limit / 2 || self.memory.is_exhausted()
     }
 
     /// Hands what is due to the lanes; true when there was something.
@@ -619,17 +750,21 @@ impl Loop {
         let events = batch.len() as u64;
         let trigger = if batch.end().is_none() { Trigger::TxPart } else { trigger };
         self.measure.cut(&batch);
-        let (bytes, first_ts_us) = (batch.memory_bytes() as u64, batch.first_ts_us().unwrap_or(0));
+        // Texts that sinks share live as long as the batch.
+        let texts = if self.shares_encoding { batch.estimated_bytes() } else { 0 };
+        let bytes = (batch.memory_bytes() + texts) as u64;
+        let first_ts_us = batch.first_ts_us().unwrap_or(0);
         let seq = self.progress.cut(events, first_ts_us, batch.end().cloned());
         self.measure.last_seq = seq.0;
         let batch = Arc::new(batch);
         // Batches that are settled and that only slow sinks still hold may fill half of the memory, no more: then a sink that has
         // fallen behind gets nothing new. A sink without which nothing settles cannot fall behind.
-        let crowded = self.held_bytes > self.spec.memory_limit / 2 || self.memory.is_exhausted();
+        let crowded = self.is_crowded();
         for (sink, lane) in self.lanes.iter().enumerate() {
             let wanted = !crowded || lane.waiting() < self.progress.in_flight();
             let job = crate::lane::Job { seq, batch: batch.clone() };
             if wanted && lane.send(job) {
+                self.sinks[sink].given(seq, &batch);
                 continue;
             }
             // A lane that the policy waits for has room for all batches in flight; if it has ended, its report is on the way.
@@ -639,11 +774,12 @@ impl Loop {
                 if let Some(counted) = self.metrics.sink(sink) {
                     counted.given_up(events);
                 }
+                self.sinks[sink].passed_over(events, batch.end().map(|end| &end.position));
                 self.progress.given_up(sink, seq);
             }
         }
         self.held_bytes += bytes;
-        self.held.push_back(Held { seq, batch, bytes, cut_at: Instant::now(), trigger });
+        self.held.push_back(Kept { seq, batch, bytes, cut_at: Instant::now(), trigger });
         self.count_memory();
     }
 
@@ -652,7 +788,7 @@ impl Loop {
             && self.progress.in_flight() == 0
             && !self.builder.can_cut()
             && !self.saving.is_running()
-            && self.progress.unsaved().is_none()
+            && self.save_due().is_none()
     }
 
     /// Closes everything. After a failure what is safe is saved first, once, unless another owner has taken over.
@@ -704,13 +840,15 @@ impl Loop {
 
     /// Publishes state, phase and trouble.
     fn say(&mut self) {
-        let held_up = self.present_trouble();
-        let (mode, is_held_up) = (self.mode, held_up.is_some());
+        let (mode, held_up) = (self.mode, self.present_trouble());
+        let is_held_up = held_up.as_ref().is_some_and(|trouble| self.rank(&trouble.component) < UNWAITED);
         let trouble = held_up.or_else(|| self.stopped_tables());
         let open = matches!(self.reading, Reading::Open(_));
         let note = self.stats.current_note();
+        let sinks = self.sink_statuses();
         self.said.send_if_modified(|status| {
             let before = status.clone();
+            status.sinks = sinks;
             status.state = if mode == Mode::Paused { State::Paused } else { State::Running };
             status.phase = match mode {
                 Mode::Paused => Phase::Idle,
@@ -725,19 +863,23 @@ impl Loop {
         });
     }
 
-    /// The trouble that holds the pipeline up: the store first, then a sink that is waited for, the source, any other sink.
+    /// The trouble that holds the pipeline up: the store first, then a sink that is waited for, the source; or that of a sink
+    /// that nothing waits for.
     fn present_trouble(&self) -> Option<Trouble> {
+        self.troubles.values().min_by_key(|t| self.rank(&t.component)).cloned()
+    }
+
+    fn rank(&self, component: &str) -> u8 {
         let waited_for = |id: &str| {
             let sink = self.spec.sinks.iter().position(|s| s.id() == id);
             sink.is_some_and(|sink| self.progress.waits_for(sink))
         };
-        let rank = |component: &str| match component {
+        match component {
             STATE => 0,
             SOURCE => 2,
             id if waited_for(id) => 1,
-            _ => 3,
-        };
-        self.troubles.values().min_by_key(|t| rank(&t.component)).cloned()
+            _ => UNWAITED,
+        }
     }
 
     /// The pipeline moves on, but without some table's rows.

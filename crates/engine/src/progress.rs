@@ -44,8 +44,6 @@ pub struct Progress {
     unsaved_ts_us: Option<i64>,
     unsaved_events: u64,
     saved: Option<End>,
-    /// Per sink: end of the last transaction that it has acknowledged.
-    sink_ends: Vec<Option<End>>,
 }
 
 /// A batch that the policy counts as delivered.
@@ -62,7 +60,6 @@ impl Progress {
     pub fn new(policy: CommitPolicy, required: Vec<bool>, saved: Option<End>) -> Progress {
         Progress {
             policy,
-            sink_ends: vec![None; required.len()],
             required,
             entries: VecDeque::new(),
             next: BatchSeq(1),
@@ -105,9 +102,6 @@ impl Progress {
         // A batch that left with its policy fulfilled is no longer here; a slower sink's word for it changes nothing.
         if let Some(entry) = self.entries.iter_mut().find(|e| e.seq == seq) {
             entry.outcomes[sink] = outcome;
-            if outcome == Outcome::Delivered && entry.end.is_some() {
-                self.sink_ends[sink].clone_from(&entry.end);
-            }
         }
         let mut settled = Vec::new();
         while self.entries.front().is_some_and(|e| self.holds(e)) {
@@ -203,11 +197,6 @@ impl Progress {
     /// Commit time of the oldest event that is not saved.
     pub fn oldest_unsaved_us(&self) -> Option<i64> {
         self.unsaved_ts_us.or(self.oldest_in_flight_us())
-    }
-
-    /// End of the last transaction that a sink has acknowledged.
-    pub fn sink_end(&self, sink: usize) -> Option<&End> {
-        self.sink_ends[sink].as_ref()
     }
 }
 

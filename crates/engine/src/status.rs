@@ -1,6 +1,6 @@
 //! What a pipeline says of itself. Running means progressing: whatever keeps a pipeline from moving is in its phase and error.
 
-use deltaforge_core::{Checkpoint, Fault};
+use deltaforge_core::{Checkpoint, Fault, Position};
 
 /// Whether the pipeline is to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +103,66 @@ pub struct Lag {
     pub durable_bytes: Option<u64>,
 }
 
+/// What a sink of a running pipeline is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SinkState {
+    /// It was never connected.
+    Starting,
+    /// Nothing is wrong with it.
+    Delivering,
+    /// It is away, or refuses; tried again by itself.
+    Retrying,
+}
+
+impl SinkState {
+    /// The word in answers.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SinkState::Starting => "starting",
+            SinkState::Delivering => "delivering",
+            SinkState::Retrying => "retrying",
+        }
+    }
+}
+
+/// What a sink that nothing waits for did not get, and never will: the last stretch of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// The last place before it that the sink has acknowledged; `None` when it had acknowledged nothing.
+    pub after: Option<Position>,
+    /// The first end of a transaction behind it; `None` while that is not known.
+    pub until: Option<Position>,
+    /// Events in it; `None` when it came about in an earlier run.
+    pub events: Option<u64>,
+}
+
+/// How far one sink has come.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SinkStatus {
+    /// Its id.
+    pub id: String,
+    /// Whether the checkpoint may wait for it.
+    pub required: bool,
+    /// Whether it stores positions with the data.
+    pub exactly_once: bool,
+    /// What it does.
+    pub state: SinkState,
+    /// End of the last transaction that it has acknowledged.
+    pub position: Option<Position>,
+    /// When it acknowledged last, Unix milliseconds.
+    pub delivered_ms: Option<i64>,
+    /// Events handed to it and not acknowledged.
+    pub lag_events: u64,
+    /// Age of the oldest of them.
+    pub lag_seconds: f64,
+    /// Events that it will never get, since the start.
+    pub given_up_events: u64,
+    /// The last stretch of those.
+    pub gap: Option<Gap>,
+    /// What is wrong with it.
+    pub trouble: Option<Trouble>,
+}
+
 /// A pipeline's present condition.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Status {
@@ -122,6 +182,8 @@ pub struct Status {
     pub checkpoint: Option<Checkpoint>,
     /// Events delivered since the start, as the commit policy counts.
     pub delivered_events: u64,
+    /// The sinks, in the order of the document.
+    pub sinks: Vec<SinkStatus>,
 }
 
 impl Status {
@@ -136,13 +198,17 @@ impl Status {
             lag: Lag::default(),
             checkpoint: None,
             delivered_events: 0,
+            sinks: Vec::new(),
         }
     }
 
-    /// Whether the pipeline does what it should: paused and stopped ones do.
+    /// Whether the pipeline does what it should: paused and stopped ones do, and one whose trouble is only that of a sink that
+    /// nothing waits for.
     pub fn is_ready(&self) -> bool {
+        let of_unwaited =
+            |trouble: &Trouble| self.sinks.iter().any(|sink| sink.id == trouble.component && !sink.required);
         match self.state {
-            State::Running => self.phase == Phase::Streaming && self.trouble.is_none(),
+            State::Running => self.phase == Phase::Streaming && self.trouble.as_ref().is_none_or(of_unwaited),
             State::Paused | State::Stopped => true,
             State::Failed => false,
         }

@@ -1,5 +1,8 @@
 //! The one file that names every connector.
 
+use deltaforge_core::Event;
+use deltaforge_core::sink::SinkContext;
+use deltaforge_encode::{Encoder, EnvelopePlan};
 use deltaforge_engine::config::Registry;
 
 /// Every connector, and the words of those that a later release builds.
@@ -9,6 +12,7 @@ pub(crate) fn registry() -> Registry {
         sinks: deltaforge_sinks::kinds(),
         planned_sources: deltaforge_sources::PLANNED,
         planned_sinks: deltaforge_sinks::PLANNED,
+        render_event: Some(render_event),
         planned_processors: &["javascript", "filter", "flatten", "outbox"],
     }
 }
@@ -17,4 +21,13 @@ pub(crate) fn registry() -> Registry {
 pub(crate) fn names() -> (Vec<&'static str>, Vec<&'static str>) {
     let Registry { sources, sinks, .. } = registry();
     (sources.iter().map(|kind| kind.name()).collect(), sinks.iter().map(|kind| kind.name()).collect())
+}
+
+/// An event as native JSON. It is asked for of single events only, so an encoder of its own is cheap enough.
+fn render_event(event: &Event<'_>, context: &SinkContext) -> Vec<u8> {
+    let mut out = Vec::new();
+    // What sinks share is made for whole batches.
+    let context = SinkContext { shares_encoding: false, ..context.clone() };
+    Encoder::new(&EnvelopePlan::default(), &context).event(event, &mut out);
+    out
 }

@@ -24,6 +24,10 @@ pub(crate) fn run(args: RunArgs) -> Result<(), Exit> {
     if args.grpc_addr.is_some() {
         return Err(Exit::usage(planned("--grpc-addr")));
     }
+    if let Ok(failpoint) = std::env::var("DELTAFORGE_FAILPOINT") {
+        deltaforge_core::failpoint::arm(&failpoint)
+            .map_err(|why| Exit::usage(format!("DELTAFORGE_FAILPOINT: {why}")))?;
+    }
     let location = Location::parse(&args.state).map_err(|fault| Exit::usage(fault.to_string()))?;
     let given = documents(&args)?;
     start_logging(args.log_format, filter)?;

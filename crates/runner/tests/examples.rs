@@ -26,6 +26,7 @@ fn loader() -> Loader {
         sinks: deltaforge_sinks::kinds(),
         planned_sources: deltaforge_sources::PLANNED,
         planned_sinks: deltaforge_sinks::PLANNED,
+        render_event: None,
         planned_processors: &[],
     };
     Loader::new(Arc::new(registry), Arc::new(Nothing), 256 << 20).allow_unset()

@@ -29,7 +29,7 @@ use support::session::Session;
 use support::streams::{
     confirmed_lsn, feed_lines, feed_stream, head_lsn, redis_sink, stored_lsn, wait_drained,
 };
-use support::{Engine, Home, file_sink, pipeline, source};
+use support::{Engine, Home, file_sink, lifetime, pipeline, source};
 
 const SOURCE: &str = "p-postgres";
 const DRAIN: Duration = Duration::from_secs(120);
@@ -162,16 +162,6 @@ fn kill_again_and_again(
         stalls += u32::from(stalled);
     }
     stalls
-}
-
-/// Between nothing at all and some seconds: a process that starts, one that catches up, one that follows.
-fn lifetime(random: &mut Random) -> Duration {
-    let most = match random.below(10) {
-        0..=1 => 60,
-        2..=6 => 800,
-        _ => 2500,
-    };
-    Duration::from_millis(random.below(most))
 }
 
 fn wait_passed(engine: &Engine, home: &Home, place: u64) {

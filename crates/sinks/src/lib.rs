@@ -1,6 +1,8 @@
 //! Where events go. Each connector is a folder behind the contract in [`deltaforge_core::sink`]:
 //!
 //! - [`redis`]: Redis Streams, a batch being one transaction.
+//! - [`http`]: requests to a web server, one after the other.
+//! - [`kafka`]: Kafka topics, at least once or in transactions that hold the position as well.
 //! - [`nats`]: JetStream, each message demanding the one before it; or core NATS.
 //! - [`file`]: JSON lines, synced before they count as delivered.
 //! - [`stdout`]: JSON lines on standard output.
@@ -11,6 +13,8 @@
 use deltaforge_core::sink::SinkKind;
 
 pub mod file;
+pub mod http;
+pub mod kafka;
 pub mod nats;
 pub mod redis;
 mod shared;
@@ -18,8 +22,15 @@ pub mod stdout;
 
 /// Every sink of this release, one row per connector.
 pub fn kinds() -> Vec<&'static dyn SinkKind> {
-    vec![&redis::RedisKind, &nats::NatsKind, &file::FileKind, &stdout::StdoutKind]
+    vec![
+        &redis::RedisKind,
+        &kafka::KafkaKind,
+        &nats::NatsKind,
+        &http::HttpKind,
+        &file::FileKind,
+        &stdout::StdoutKind,
+    ]
 }
 
 /// Words of the specification for `type` that a later release builds.
-pub const PLANNED: &[&str] = &["kafka", "starrocks", "http", "s3", "clickhouse", "postgres"];
+pub const PLANNED: &[&str] = &["starrocks", "s3", "clickhouse", "postgres"];

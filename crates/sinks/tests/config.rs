@@ -111,6 +111,102 @@ fn redis() {
 }
 
 #[test]
+fn kafka() {
+    let base = json!({ "brokers": "h:9092", "topic": "t" });
+    let good = [
+        json!({ "brokers": "a:1, b:2,[::1]:3", "topic": "x.${source.table}", "key": "${after.id}" }),
+        json!({ "sasl": { "mechanism": "PLAIN", "username": "u", "password": "p" }, "tls": { "mode": "require" } }),
+        json!({ "client_conf": { "linger.ms": 50, "compression.type": "zstd", "socket.keepalive.enable": true } }),
+        // Only a warning.
+        json!({ "client_conf": { "acks": 1, "enable.idempotence": false } }),
+        json!({ "exactly_once": true, "client_conf": { "acks": "all", "enable.idempotence": true } }),
+        json!({ "create_topics": { "partitions": 3, "config": { "cleanup.policy": "compact" } }, "tombstones": true }),
+        json!({
+            "sasl": { "mechanism": "OAUTHBEARER" },
+            "client_conf": { "sasl.oauthbearer.token.endpoint.url": "https://h/t", "sasl.oauthbearer.client.id": "i" },
+        }),
+    ];
+    for more in good {
+        parse("kafka", merged(base.clone(), &more), None)
+            .unwrap_or_else(|findings| panic!("{more}: {findings:?}"));
+    }
+    let conf = |key: &str, value: Value| json!({ "client_conf": { key: value } });
+    let exactly = |key: &str, value: Value| json!({ "exactly_once": true, "client_conf": { key: value } });
+    let sasl =
+        |mechanism: &str| json!({ "sasl": { "mechanism": mechanism, "username": "u", "password": "p" } });
+    let cases = [
+        (json!({ "brokers": null }), "brokers", "missing", "required"),
+        (json!({ "brokers": "h" }), "brokers", "form", "HOST:PORT"),
+        (json!({ "brokers": "h:0" }), "brokers", "form", "HOST:PORT"),
+        (json!({ "brokers": "h:1,,g:2" }), "brokers", "form", "HOST:PORT"),
+        (json!({ "brokers": "ssl://h:1" }), "brokers", "form", "HOST:PORT"),
+        (json!({ "topic": null }), "topic", "missing", "required"),
+        (json!({ "topic": "a b" }), "topic", "form", "249"),
+        (json!({ "topic": ".." }), "topic", "form", "249"),
+        (json!({ "topic": "${x" }), "topic", "form", ""),
+        (json!({ "positions_topic": "a/b" }), "positions_topic", "form", "topic"),
+        (json!({ "headers": { "df-event-id": "x" } }), "headers", "conflict", "not free"),
+        (json!({ "headers": { "x": "${after" } }), "headers", "form", "`x`"),
+        (json!({ "send_timeout_secs": 0 }), "send_timeout_secs", "range", "1 to 3600"),
+        (json!({ "create_topics": { "partitions": 0 } }), "create_topics.partitions", "range", "1 or more"),
+        (json!({ "create_topics": { "replicas": 1 } }), "create_topics.replicas", "unknown", ""),
+        (json!({ "sasl": {} }), "sasl.mechanism", "missing", "required"),
+        (sasl("GSSAPI"), "sasl.mechanism", "choice", "planned"),
+        (sasl("plain"), "sasl.mechanism", "choice", "`plain`"),
+        (json!({ "sasl": { "mechanism": "PLAIN", "username": "u" } }), "sasl.password", "missing", "PLAIN"),
+        (
+            json!({ "sasl": { "mechanism": "OAUTHBEARER" } }),
+            "sasl.mechanism",
+            "missing",
+            "token.endpoint.url",
+        ),
+        (json!({ "tls": { "mode": "prefer" } }), "tls.mode", "choice", ""),
+        (json!({ "tls": { "cert_file": "a", "key_file": "b" } }), "tls", "conflict", "encryption"),
+        (
+            conf("security.protocol", json!("ssl"))
+                .pointer("/client_conf")
+                .map(|c| json!({ "tls": { "mode": "disable" }, "client_conf": c }))
+                .unwrap(),
+            "tls",
+            "conflict",
+            "security.protocol",
+        ),
+        (conf("security.protocol", json!("sasl_plaintext")), "sasl", "conflict", "security.protocol"),
+        (json!({ "client_conf": "x" }), "client_conf", "type", "map"),
+        (conf("linger", json!(5)), "client_conf.linger", "unknown", "no such property"),
+        (conf("linger.ms", json!("soon")), "client_conf.linger.ms", "form", "linger.ms"),
+        (conf("linger.ms", json!([1])), "client_conf.linger.ms", "type", ""),
+        (
+            conf("bootstrap.servers", json!("h:1")),
+            "client_conf.bootstrap.servers",
+            "conflict",
+            "setting of its own",
+        ),
+        (conf("transactional.id", json!("x")), "client_conf.transactional.id", "conflict", "identity"),
+        (
+            conf("delivery.report.only.error", json!(true)),
+            "client_conf.delivery.report.only.error",
+            "conflict",
+            "delivered",
+        ),
+        (
+            conf("test.mock.num.brokers", json!(3)),
+            "client_conf.test.mock.num.brokers",
+            "conflict",
+            "simulated",
+        ),
+        (exactly("acks", json!(1)), "client_conf.acks", "conflict", "exactly_once"),
+        (
+            exactly("enable.idempotence", json!(false)),
+            "client_conf.enable.idempotence",
+            "conflict",
+            "exactly_once",
+        ),
+    ];
+    refuse("kafka", base, &cases);
+}
+
+#[test]
 fn a_password_is_in_no_finding() {
     for uri in [
         "redis://u:hunter2@h:x",
@@ -148,7 +244,7 @@ fn file_and_stdout() {
 fn one_row_per_connector() {
     let kinds = deltaforge_sinks::kinds();
     let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
-    assert_eq!(names, ["redis", "nats", "file", "stdout"]);
+    assert_eq!(names, ["redis", "kafka", "nats", "file", "stdout"]);
     assert!(deltaforge_sinks::PLANNED.iter().all(|planned| !names.contains(planned)));
     assert!(kinds.iter().all(|kind| !kind.summary().is_empty()));
 }

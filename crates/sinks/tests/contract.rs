@@ -2,11 +2,15 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod common;
+#[path = "common/web.rs"]
+#[allow(dead_code, reason = "this binary uses a part of it")]
+mod web;
 
 use common::*;
-use deltaforge_core::sink::{Receipt, SinkPlan};
+use deltaforge_core::sink::{Receipt, Sink, SinkPlan};
 use deltaforge_testkit::servers::{
-    Nats, NatsAuth, NatsOptions, NatsVersion, Redis, RedisCluster, RedisOptions, RedisSentinel,
+    Kafka, KafkaOptions, Nats, NatsAuth, NatsOptions, NatsVersion, Redis, RedisCluster, RedisOptions,
+    RedisSentinel,
 };
 use futures_util::FutureExt;
 use serde_json::{Value, json};
@@ -24,6 +28,15 @@ trait Subject {
     }
 }
 
+/// Opens the sink, as a lane does before the first delivery.
+async fn begin(plan: &Arc<dyn SinkPlan>) -> Box<dyn Sink> {
+    let mut sink = open(plan).await;
+    if plan.exactly_once() {
+        sink.take_over(&origin()).await.unwrap();
+    }
+    sink
+}
+
 async fn contract(subject: &dyn Subject) {
     order_and_receipts(subject).await;
     close_is_durable(subject).await;
@@ -36,7 +49,7 @@ async fn contract(subject: &dyn Subject) {
 /// Batches arrive in order, each event once; a receipt is resolved when its events are there and all earlier receipts are.
 async fn order_and_receipts(subject: &dyn Subject) {
     let plan = subject.plan("order");
-    let mut sink = open(&plan).await;
+    let mut sink = begin(&plan).await;
     assert!(sink.recovered().is_none());
     let mut receipts: Vec<Receipt> = Vec::new();
     let mut resolved = 0;
@@ -71,7 +84,7 @@ async fn order_and_receipts(subject: &dyn Subject) {
 /// `close` waits for what was accepted, whether or not anybody waits for its receipt.
 async fn close_is_durable(subject: &dyn Subject) {
     let plan = subject.plan("close");
-    let mut sink = open(&plan).await;
+    let mut sink = begin(&plan).await;
     for n in 0..5 {
         drop(sink.deliver(batch(n * 100..n * 100 + 100, 300), DELIVERY).await.unwrap());
     }
@@ -82,7 +95,7 @@ async fn close_is_durable(subject: &dyn Subject) {
 /// A batch whose events were all filtered away is delivered once everything before it is.
 async fn empty_batches(subject: &dyn Subject) {
     let plan = subject.plan("empty");
-    let mut sink = open(&plan).await;
+    let mut sink = begin(&plan).await;
     assert_eq!(deliver(sink.as_mut(), empty_batch()).await.unwrap().bytes, 0);
     drop(sink.deliver(batch(0..10, 10), DELIVERY).await.unwrap());
     deliver(sink.as_mut(), empty_batch()).await.unwrap();
@@ -96,7 +109,7 @@ async fn empty_batches(subject: &dyn Subject) {
 async fn redelivery(subject: &dyn Subject) {
     let plan = subject.plan("again");
     for _ in 0..2 {
-        let mut sink = open(&plan).await;
+        let mut sink = begin(&plan).await;
         deliver(sink.as_mut(), batch(0..10, 10)).await.unwrap();
         sink.close().await;
     }
@@ -114,7 +127,7 @@ async fn redelivery(subject: &dyn Subject) {
 /// A delivery that is given up at any point, and the sink with it, leaves whole events and a contiguous prefix.
 async fn cancelled_delivery(subject: &dyn Subject) {
     let plan = subject.plan("cancel");
-    let mut sink = open(&plan).await;
+    let mut sink = begin(&plan).await;
     deliver(sink.as_mut(), batch(0..100, 500)).await.unwrap();
     for _ in 0..5 {
         let mut pending = sink.deliver(batch(100..2000, 500), DELIVERY);
@@ -122,7 +135,7 @@ async fn cancelled_delivery(subject: &dyn Subject) {
         drop(pending);
         drop(sink);
         drop(accepted);
-        sink = open(&plan).await;
+        sink = begin(&plan).await;
     }
     deliver(sink.as_mut(), batch(100..2000, 500)).await.unwrap();
     deliver(sink.as_mut(), batch(2000..2010, 5)).await.unwrap();
@@ -133,7 +146,7 @@ async fn cancelled_delivery(subject: &dyn Subject) {
 /// Some 20 MB at once.
 async fn large_batch(subject: &dyn Subject) {
     let plan = subject.plan("large");
-    let mut sink = open(&plan).await;
+    let mut sink = begin(&plan).await;
     deliver(sink.as_mut(), batch(0..20_000, 800)).await.unwrap();
     assert_eq!(ids(&subject.events("large")), (0..20_000).collect::<Vec<_>>());
     sink.close().await;
@@ -213,6 +226,65 @@ impl Subject for RedisCluster {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_cluster() {
     contract(&RedisCluster::start(3).unwrap()).await;
+}
+
+// --- HTTP ---------------------------------------------------------------------------------------------------------------
+
+struct WebSubject {
+    web: web::Web,
+    batch_mode: bool,
+}
+
+impl Subject for WebSubject {
+    fn plan(&self, name: &str) -> Arc<dyn SinkPlan> {
+        plan("http", json!({ "url": self.web.url(name), "batch_mode": self.batch_mode }))
+    }
+
+    fn events(&self, name: &str) -> Vec<Value> {
+        self.web.taken(name)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http() {
+    contract(&WebSubject { web: web::Web::start().await, batch_mode: false }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_in_batches() {
+    contract(&WebSubject { web: web::Web::start().await, batch_mode: true }).await;
+}
+
+// --- Kafka --------------------------------------------------------------------------------------------------------------
+
+struct Topics<'a> {
+    kafka: &'a Kafka,
+    exactly_once: bool,
+}
+
+impl Subject for Topics<'_> {
+    fn plan(&self, name: &str) -> Arc<dyn SinkPlan> {
+        plan(
+            "kafka",
+            kafka::config(self.kafka, name, json!({ "id": name, "exactly_once": self.exactly_once })),
+        )
+    }
+
+    fn events(&self, name: &str) -> Vec<Value> {
+        kafka::events(self.kafka, name)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kafka_at_least_once() {
+    let kafka = Kafka::start(&KafkaOptions::default()).unwrap();
+    contract(&Topics { kafka: &kafka, exactly_once: false }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kafka_exactly_once() {
+    let kafka = Kafka::start(&KafkaOptions::default()).unwrap();
+    contract(&Topics { kafka: &kafka, exactly_once: true }).await;
 }
 
 // --- NATS ---------------------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ fn transactions(n: i64) -> Vec<Arc<Batch>> {
     (0..n / 10).flat_map(|k| transaction(k * 10..k * 10 + 10, 1000)).collect()
 }
 
-fn held(position: i64, event: i64, inside: bool) -> Option<Held> {
+fn held(position: i64, event: i64, inside: u64) -> Option<Held> {
     let position = Position::from_json(&format!("{{\"lsn\":{position}}}"));
     Some(Held { position, event: event_id(event), inside })
 }
@@ -62,6 +62,11 @@ fn exactly(url: &str, name: &str) -> Arc<dyn SinkPlan> {
         json!({ "url": url, "stream": name, "subject": format!("{name}.events"), "create_stream": {},
         "exactly_once": true, "send_timeout_secs": 2, "batch_timeout_secs": 5, "connect_timeout_secs": 3 }),
     )
+}
+
+/// Where the source begins.
+fn start() -> Position {
+    Position::from_json("{\"lsn\":0}")
 }
 
 /// The stream is made by the test, without a memory of ids: what is delivered twice is there twice.
@@ -76,12 +81,13 @@ fn missing(all: &[Arc<Batch>], held: Option<&Held>) -> Vec<Arc<Batch>> {
     let whole = |batch: &Arc<Batch>| batch.end().is_some_and(|end| end.position == held.position);
     let from = all.iter().position(whole).map_or(0, |at| at + 1);
     let mut rest: Vec<Arc<Batch>> = all[from..].to_vec();
-    if !held.inside {
+    if held.inside == 0 {
         return rest;
     }
     let there = rest.iter().flat_map(|batch| batch.events().map(|event| event.id()).collect::<Vec<_>>());
     let there: Vec<_> = there.collect();
     let upto = there.iter().position(|id| *id == held.event).expect("the event is behind the position");
+    assert_eq!(upto as u64 + 1, held.inside, "counted from the position");
     for id in &there[..=upto] {
         rest = rest.iter().map(|batch| Arc::new(batch.without(*id))).collect();
     }
@@ -103,7 +109,7 @@ async fn deliver_exactly(plan: &Arc<dyn SinkPlan>, all: &[Arc<Batch>]) -> Result
 
 async fn attempt(plan: &Arc<dyn SinkPlan>, all: &[Arc<Batch>]) -> Result<(), Fault> {
     let mut sink = plan.open(&context()).await?;
-    let held = sink.take_over().await?;
+    let held = sink.take_over(&start()).await?;
     let mut receipts = std::collections::VecDeque::new();
     for batch in missing(all, held.as_ref()) {
         receipts.push_back(sink.deliver(batch, DELIVERY).await?);
@@ -123,7 +129,7 @@ async fn attempt(plan: &Arc<dyn SinkPlan>, all: &[Arc<Batch>]) -> Result<(), Fau
 async fn reopened(plan: &Arc<dyn SinkPlan>) -> (Box<dyn Sink>, Option<Held>) {
     let mut sink = open(plan).await;
     let recovered = sink.recovered().cloned();
-    let taken = sink.take_over().await.unwrap();
+    let taken = sink.take_over(&start()).await.unwrap();
     assert_eq!(recovered, taken, "nobody else writes");
     (sink, taken)
 }
@@ -147,7 +153,7 @@ async fn what_is_held_is_known_after_each_step() {
         }
         sink.close().await;
         let (mut sink, there) = reopened(&plan).await;
-        assert_eq!(there, held(30, 29, false));
+        assert_eq!(there, held(30, 29, 0));
         // An empty batch moves the position that later messages carry; nothing is written for it.
         let empty = transaction(30..31, 1000).pop().unwrap().without(event_id(30));
         deliver(sink.as_mut(), Arc::new(empty)).await.unwrap();
@@ -157,10 +163,10 @@ async fn what_is_held_is_known_after_each_step() {
         deliver(sink.as_mut(), second).await.unwrap();
         drop(sink);
         let (mut sink, there) = reopened(&plan).await;
-        assert_eq!(there, held(31, 50, true), "a part of a transaction");
+        assert_eq!(there, held(31, 50, 20), "a part of a transaction");
         deliver(sink.as_mut(), last).await.unwrap();
         sink.close().await;
-        assert_eq!(reopened(&plan).await.1, held(60, 59, false));
+        assert_eq!(reopened(&plan).await.1, held(60, 59, 0));
         assert_eq!(row_ids(&reader, "s").await, (0..30).chain(31..60).collect::<Vec<_>>());
         let marks: Vec<bool> =
             stored(&reader, "s").await.iter().map(|m| m.header("df-end").is_some()).collect();
@@ -168,31 +174,27 @@ async fn what_is_held_is_known_after_each_step() {
     }
 }
 
-/// The first batch of all is cut while it is stored: there is no position yet, and the event says how far it came.
+/// The first batch of all is cut while it is stored: its messages count from where the source begins.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_first_transaction_that_is_cut() {
     let server = Nats::start(&NatsOptions::default()).unwrap();
     let reader = client(&server).await;
     let plan = exactly(&server.url(), "s");
     let parts = transaction(0..30, 10);
-    let (mut sink, _) = reopened(&plan).await;
+    let (mut sink, there) = reopened(&plan).await;
+    assert_eq!(there, None);
     deliver(sink.as_mut(), parts[0].clone()).await.unwrap();
     drop(sink);
     let (mut sink, there) = reopened(&plan).await;
-    assert_eq!(there, None);
-    for part in &parts {
-        deliver(sink.as_mut(), part.clone()).await.unwrap();
-    }
+    assert_eq!(there, held(0, 9, 10));
+    deliver(sink.as_mut(), parts[1].clone()).await.unwrap();
+    drop(sink);
+    let (mut sink, there) = reopened(&plan).await;
+    assert_eq!(there, held(0, 19, 20), "counted on");
+    deliver(sink.as_mut(), parts[2].clone()).await.unwrap();
     sink.close().await;
     assert_eq!(row_ids(&reader, "s").await, (0..30).collect::<Vec<_>>());
-    assert_eq!(reopened(&plan).await.1, held(30, 29, false));
-    // A source that begins elsewhere does not come by that event: told, not skipped in silence.
-    let other = exactly(&server.url(), "other");
-    let (mut sink, _) = reopened(&other).await;
-    deliver(sink.as_mut(), parts[0].clone()).await.unwrap();
-    let (mut sink, _) = reopened(&other).await;
-    let fault = deliver(sink.as_mut(), transaction(100..110, 1000).pop().unwrap()).await.unwrap_err();
-    assert_eq!((fault.class(), fault.code()), (Class::Config, "nats.position_unknown"));
+    assert_eq!(reopened(&plan).await.1, held(30, 29, 0));
 }
 
 /// An atomic batch is seen whole or not at all: the connection is cut while it is staged.
@@ -243,7 +245,7 @@ async fn cut_connections_without_deduplication() {
         deliver_exactly(&plan, &all).await.unwrap();
         assert!(faults > 5, "{faults}");
         assert_eq!(row_ids(&reader, "s").await, (0..10_000).collect::<Vec<_>>());
-        assert_eq!(reopened(&plan).await.1, held(10_000, 9_999, false));
+        assert_eq!(reopened(&plan).await.1, held(10_000, 9_999, 0));
     }
 }
 
@@ -294,7 +296,7 @@ async fn a_second_writer_is_fenced_or_fences() {
             deliver(first.as_mut(), batch.clone()).await.unwrap();
         }
         let (mut second, there) = reopened(&two).await;
-        assert_eq!(there, held(50, 49, false));
+        assert_eq!(there, held(50, 49, 0));
         deliver(second.as_mut(), all[5].clone()).await.unwrap();
         let fault = deliver(first.as_mut(), all[5].clone()).await.unwrap_err();
         assert_eq!((fault.class(), fault.code()), (Class::Fenced, "nats.fenced"), "{fault:?}");
@@ -351,8 +353,8 @@ async fn a_foreign_message() {
             assert_eq!((fault.class(), fault.code()), (Class::Config, "nats.stream_not_owned"), "{fault:?}");
         }
         let mut sink = open(&plan).await;
-        assert_eq!(sink.recovered().cloned(), held(10, 9, false), "open disturbs nobody");
-        assert_eq!(sink.take_over().await.unwrap_err().code(), "nats.stream_not_owned");
+        assert_eq!(sink.recovered().cloned(), held(10, 9, 0), "open disturbs nobody");
+        assert_eq!(sink.take_over(&start()).await.unwrap_err().code(), "nats.stream_not_owned");
         let found: Vec<_> =
             stored(&reader, "s").await.into_iter().filter(|m| m.subject == "s.events").collect();
         assert_eq!(ids(&found.iter().map(Stored::event).collect::<Vec<_>>()), (0..10).collect::<Vec<_>>());
@@ -362,7 +364,7 @@ async fn a_foreign_message() {
             own.delete_message(place).await.unwrap();
         }
         let (mut sink, there) = reopened(&plan).await;
-        assert_eq!(there, held(10, 9, false));
+        assert_eq!(there, held(10, 9, 0));
         for batch in missing(&all, there.as_ref()) {
             deliver(sink.as_mut(), batch).await.unwrap();
         }
@@ -391,7 +393,7 @@ async fn batches_of_every_size() {
     }
     assert_eq!(row_ids(&reader, "s").await, (0..at).collect::<Vec<_>>());
     sink.close().await;
-    assert_eq!(reopened(&plan).await.1, held(at, at - 1, false));
+    assert_eq!(reopened(&plan).await.1, held(at, at - 1, 0));
 }
 
 /// The stream's setting, or the server's limit, forbids atomic batches after all: the chain alone serves.

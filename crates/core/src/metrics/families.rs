@@ -117,6 +117,19 @@ families! {
         "Connections made again after a loss.";
     sink_depth: count "deltaforge_sink_buffer_depth" ["pipeline", "sink"],
         "Requests sent or queued in the client and not yet acknowledged.";
+    client_queue: count "deltaforge_sink_client_queue_records" ["pipeline", "sink"],
+        "Records in the client's queue or sent and not yet acknowledged.";
+    client_bytes: count "deltaforge_sink_client_queue_bytes" ["pipeline", "sink"], "Their size.";
+    client_trip: gauge "deltaforge_sink_client_round_trip_seconds" ["pipeline", "sink"],
+        "Mean time from a request to its answer, over the target's servers.";
+    client_retransmits: counter "deltaforge_sink_client_retransmits_total" ["pipeline", "sink"],
+        "Requests that the client sent again.";
+    sink_position: gauge "deltaforge_sink_position" ["pipeline", "sink"],
+        "End of the last transaction that the sink has acknowledged, as a number.";
+    sink_lag_events: count "deltaforge_sink_lag_events" ["pipeline", "sink"],
+        "Events handed to the sink and not acknowledged.";
+    sink_lag_seconds: gauge "deltaforge_sink_lag_seconds" ["pipeline", "sink"],
+        "Age of the oldest event handed to the sink and not acknowledged.";
     last_delivery: gauge "deltaforge_sink_last_delivery_timestamp_seconds" ["pipeline", "sink"],
         "When the target acknowledged last.";
     dropped: counter "deltaforge_dropped_events_total" ["pipeline", "component", "reason"], "Events not delivered.";
@@ -133,6 +146,8 @@ families! {
     pipeline_phase: count "deltaforge_pipeline_phase" ["pipeline", "phase"],
         "1 for the present phase, 0 for the others.";
     pipelines: count "deltaforge_pipelines" ["status"], "Pipelines by status.";
+    dlq_entries: count "deltaforge_dlq_entries" ["pipeline"], "Dead letters stored.";
+    dlq_events: counter "deltaforge_dlq_events_total" ["pipeline", "sink", "kind"], "Dead letters added.";
     buffered_bytes: count "deltaforge_memory_buffered_bytes" ["pipeline"], "Event data held.";
     memory_limit: one_count "deltaforge_memory_limit_bytes" [], "The ceiling of the process on event data.";
     backpressure: seconds "deltaforge_backpressure_seconds_total" ["pipeline", "reason"], "Time the source waited.";

@@ -20,7 +20,7 @@ mod tests;
 
 pub use labels::{Action, Reason, Stage, StateCall, Trigger};
 pub use pipeline::{PipelineAbout, PipelineMetrics, SinkMetrics, TableEvents};
-pub use sample::{ProcessSample, Rung, Sample};
+pub use sample::{ProcessSample, Rung, Sample, SinkSample};
 
 use crate::Fault;
 use families::Families;

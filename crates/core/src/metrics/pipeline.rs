@@ -57,6 +57,7 @@ pub struct PipelineMetrics {
     checkpoint_failures: IntCounter,
     checkpoint_bytes: IntGauge,
     backpressure: Vec<Counter>,
+    dlq_entries: IntGauge,
     sinks: Vec<SinkMetrics>,
 }
 
@@ -129,6 +130,7 @@ impl PipelineMetrics {
             checkpoint_failures: s.of("checkpoint_failures", &f.checkpoint_failures, &[name]),
             checkpoint_bytes: s.of("checkpoint_bytes", &f.checkpoint_bytes, &[name]),
             backpressure,
+            dlq_entries: s.of("dlq_entries", &f.dlq_entries, &[name]),
             sinks,
             series: Mutex::new(Known { series, follower: Some(follower), ..Known::default() }),
         }
@@ -240,8 +242,35 @@ impl PipelineMetrics {
             let counts = (self.batch_events.get_sample_sum(), self.batch_events.get_sample_count());
             follower.follow(&self.families, &mut known.series, sample, stats, counts);
         }
-        for (sink, in_flight) in self.sinks.iter().zip(sample.sinks_in_flight) {
-            sink.depth.set(gauge(*in_flight));
+        for (sink, sample) in self.sinks.iter().zip(sample.sinks) {
+            sink.depth.set(gauge(sample.in_flight));
+            sink.lag_events.set(gauge(sample.lag_events));
+            sink.lag_seconds.set(sample.lag_seconds);
+            if let Some(position) = sample.position {
+                let families = &self.families;
+                known
+                    .series
+                    .of("sink_position", &families.sink_position, &[&self.name, &sink.id])
+                    .set(position as f64);
+            }
+        }
+    }
+
+    /// So many dead letters are stored.
+    pub fn dead_letters(&self, entries: u64) {
+        self.dlq_entries.set(gauge(entries));
+    }
+
+    /// A dead letter was stored, and so many of the oldest were dropped for it. `kind` is one of the API's words.
+    pub fn dead_letter_stored(&self, sink: &str, kind: &str, dropped: u64) {
+        let mut known = lock(&self.series);
+        if known.retired {
+            return;
+        }
+        known.series.of("dlq_events", &self.families.dlq_events, &[&self.name, sink, kind]).inc();
+        if dropped > 0 {
+            let labels = [self.name.as_str(), sink, "dlq_overflow"];
+            known.series.of("dropped", &self.families.dropped, &labels).inc_by(dropped);
         }
     }
 
@@ -306,6 +335,7 @@ impl PipelineMetrics {
 /// The measurements of one sink.
 #[derive(Clone, Debug)]
 pub struct SinkMetrics {
+    id: String,
     events: IntCounter,
     batches: IntCounter,
     bytes: IntCounter,
@@ -316,6 +346,12 @@ pub struct SinkMetrics {
     retries: IntCounter,
     reconnects: IntCounter,
     depth: IntGauge,
+    client_queue: IntGauge,
+    client_bytes: IntGauge,
+    client_trip: Gauge,
+    client_retransmits: IntCounter,
+    lag_events: IntGauge,
+    lag_seconds: Gauge,
     last_delivery: Gauge,
     given_up: IntCounter,
 }
@@ -326,6 +362,7 @@ impl SinkMetrics {
         let kinds =
             SINK_KINDS.iter().map(|k| s.of("sink_failures", &f.sink_failures, &[name, sink, k.as_str()]));
         SinkMetrics {
+            id: sink.into(),
             failures: kinds.collect(),
             events: s.of("sink_events", &f.sink_events, &labels),
             batches: s.of("sink_batches", &f.sink_batches, &labels),
@@ -336,6 +373,12 @@ impl SinkMetrics {
             retries: s.of("retries", &f.sink_retries, &labels),
             reconnects: s.of("sink_reconnects", &f.sink_reconnects, &labels),
             depth: s.of("depth", &f.sink_depth, &labels),
+            client_queue: s.of("client_queue", &f.client_queue, &labels),
+            client_bytes: s.of("client_bytes", &f.client_bytes, &labels),
+            client_trip: s.of("client_trip", &f.client_trip, &labels),
+            client_retransmits: s.of("client_retransmits", &f.client_retransmits, &labels),
+            lag_events: s.of("sink_lag_events", &f.sink_lag_events, &labels),
+            lag_seconds: s.of("sink_lag_seconds", &f.sink_lag_seconds, &labels),
             last_delivery: s.of("last_delivery", &f.last_delivery, &labels),
             given_up: s.of("dropped", &f.dropped, &[name, sink, "best_effort"]),
         }
@@ -371,6 +414,17 @@ impl SinkMetrics {
     /// The sink was opened again after a fault.
     pub fn reconnected(&self) {
         self.reconnects.inc();
+    }
+
+    /// What a client library tells of itself: records and bytes on the way, the servers' mean round trip where one was measured,
+    /// and how many requests were sent again since it told last.
+    pub fn client(&self, records: u64, bytes: u64, round_trip_secs: Option<f64>, sent_again: u64) {
+        self.client_queue.set(gauge(records));
+        self.client_bytes.set(gauge(bytes));
+        if let Some(secs) = round_trip_secs {
+            self.client_trip.set(secs);
+        }
+        self.client_retransmits.inc_by(sent_again);
     }
 
     /// Events were given up for this sink, which the checkpoint does not wait for.

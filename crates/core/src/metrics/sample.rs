@@ -30,8 +30,21 @@ pub struct Sample<'a> {
     pub waiting_events: u64,
     /// Event data held, bytes.
     pub buffered_bytes: u64,
-    /// Per sink, in the order of the document: batches handed over and not acknowledged.
-    pub sinks_in_flight: &'a [u64],
+    /// The sinks, in the order of the document.
+    pub sinks: &'a [SinkSample],
+}
+
+/// A sink at one moment.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SinkSample {
+    /// Batches handed over and not acknowledged.
+    pub in_flight: u64,
+    /// End of the last transaction that it has acknowledged, as a number; `None` while unknown.
+    pub position: Option<u64>,
+    /// Events handed over and not acknowledged.
+    pub lag_events: u64,
+    /// Age of the oldest of them.
+    pub lag_seconds: f64,
 }
 
 /// One rung of the lag ladder.

@@ -71,6 +71,9 @@ c deltaforge_sink_bytes_total pipeline sink
 c deltaforge_sink_retries_total pipeline sink
 c deltaforge_sink_reconnects_total pipeline sink
 g deltaforge_sink_last_delivery_timestamp_seconds pipeline sink
+g deltaforge_sink_lag_events pipeline sink
+g deltaforge_sink_lag_seconds pipeline sink
+g deltaforge_sink_position pipeline sink
 g deltaforge_memory_buffered_bytes pipeline
 g deltaforge_memory_limit_bytes
 c deltaforge_backpressure_seconds_total pipeline reason
@@ -115,7 +118,10 @@ fn known_sample() -> Sample<'static> {
         checkpoint_lag_events: 4,
         waiting_events: 5,
         buffered_bytes: 6,
-        sinks_in_flight: &[1, 2],
+        sinks: &[
+            SinkSample { in_flight: 1, position: Some(800), lag_events: 3, lag_seconds: 1.5 },
+            SinkSample { in_flight: 2, position: Some(700), lag_events: 4, lag_seconds: 2.5 },
+        ],
     }
 }
 

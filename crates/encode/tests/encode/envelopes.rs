@@ -2,6 +2,7 @@
 
 use super::fixture::{Maker, Row, TS_US, context, one, one_with_ddl, orders, schema, text};
 use deltaforge_core::config::{Fields, Findings, Node};
+use deltaforge_core::sink::SinkContext;
 use deltaforge_core::{Batch, Op, TableName, Value};
 use deltaforge_encode::{Encoder, EnvelopePlan};
 
@@ -235,4 +236,29 @@ fn a_new_shape_of_a_table_is_prepared_when_it_appears() {
     assert_eq!(afters(&first), [r#"{"a":1}"#, r#"{"b":2}"#, r#"{"a":3}"#]);
     assert_eq!(afters(&second).len(), 1);
     assert_eq!(afters(&first), [r#"{"a":1}"#, r#"{"b":2}"#, r#"{"a":3}"#]);
+}
+
+/// Sinks of a pipeline that make the same payloads make them once, and each of them gets what it would make alone.
+#[test]
+fn encodings_are_shared() {
+    let mut maker = Maker::new(orders());
+    maker.begin("755", TS_US);
+    maker.event(Op::Create, None, Some(NEW), None);
+    maker.event(Op::Update, Some(OLD), Some(NEW), None);
+    maker.event(Op::Delete, Some(OLD), None, None);
+    let batch = maker.finish();
+    let shared = SinkContext { shares_encoding: true, ..context() };
+    let gone = batch.without(batch.event(1).unwrap().id());
+    for batch in [&batch, &gone] {
+        for envelope in ["native", "debezium", "native", "cloudevents"] {
+            let plan = plan(serde_json::json!({"envelope": {"type": envelope}}));
+            let mut encoder = Encoder::new(&plan, &shared);
+            encoder.prepare(batch);
+            let events: Vec<_> = batch.events().map(|event| text(|out| encoder.event(&event, out))).collect();
+            assert_eq!(events, encode(envelope, batch));
+            // What is there under the name is not made again.
+            let texts = batch.texts(&plan.encoding(), |_| panic!("made twice"));
+            assert_eq!(texts.get(batch.len()), b"");
+        }
+    }
 }

@@ -23,6 +23,7 @@ pub(crate) fn context() -> SinkContext {
         pipeline: "orders".into(),
         tenant: "acme".into(),
         source: SourceInfo { connector: "postgresql", fields: FIELDS },
+        shares_encoding: false,
         metrics: None,
     }
 }

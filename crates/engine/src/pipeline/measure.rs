@@ -5,7 +5,7 @@ use super::{Failure, Loop, Reading, STALLED_AFTER, STATE, TICK};
 use crate::spec::PipelineSpec;
 use crate::status::Lag;
 use deltaforge_core::batch::Batch;
-use deltaforge_core::metrics::{PipelineMetrics, Rung, Sample, TableEvents};
+use deltaforge_core::metrics::{PipelineMetrics, Rung, Sample, SinkSample, TableEvents};
 use deltaforge_core::schema::TableSchema;
 use deltaforge_core::{Fault, clock, fault};
 use std::sync::Arc;
@@ -36,9 +36,6 @@ pub(super) struct Measure {
     /// Events per table of the batch being counted.
     counts: Vec<u64>,
     sinks: usize,
-    /// Per sink: whether it was connected before, and when it acknowledged last, Unix milliseconds.
-    pub(super) connected: Vec<bool>,
-    pub(super) delivered_ms: Vec<i64>,
 }
 
 impl Measure {
@@ -57,8 +54,6 @@ impl Measure {
             counters: Vec::new(),
             counts: Vec::new(),
             sinks: spec.sinks.len(),
-            connected: vec![false; spec.sinks.len()],
-            delivered_ms: vec![0; spec.sinks.len()],
         }
     }
 
@@ -178,8 +173,8 @@ impl Loop {
         };
         let saved = number(self.progress.last_saved());
         let in_flight = self.progress.in_flight_events() + self.builder.len() as u64;
-        let pending: Vec<u64> =
-            (0..self.measure.sinks).map(|sink| self.progress.pending(sink) as u64).collect();
+        let sinks: Vec<SinkSample> =
+            (0..self.measure.sinks).map(|sink| self.sample_sink(sink, now_us)).collect();
         let unsaved_events = self.progress.unsaved_events();
         let sample = Sample {
             now_ms: now_us / 1000,
@@ -203,7 +198,7 @@ impl Loop {
             checkpoint_lag_events: unsaved_events,
             waiting_events: self.builder.len() as u64,
             buffered_bytes: self.memory.held(),
-            sinks_in_flight: &pending,
+            sinks: &sinks,
         };
         self.metrics.sample(&sample, &self.stats);
         let lag = Lag {
@@ -220,6 +215,17 @@ impl Loop {
         });
         // A stopped table shows without a change of state.
         self.say();
+    }
+
+    fn sample_sink(&self, sink: usize, now_us: i64) -> SinkSample {
+        let view = &self.sinks[sink];
+        let (lag_events, oldest_us) = view.lag();
+        SinkSample {
+            in_flight: self.progress.pending(sink) as u64,
+            position: view.position().and_then(|position| self.spec.source.number(position)),
+            lag_events,
+            lag_seconds: oldest_us.map_or(0.0, |ts_us| (now_us - ts_us).max(0) as f64 / 1e6),
+        }
     }
 
     fn summarise(&mut self) {

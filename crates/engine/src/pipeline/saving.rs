@@ -1,16 +1,16 @@
 //! Saving checkpoints: one at a time, in its own task, grouped; and only then releasing.
 
 use super::{Command, Failure, Loop, Mode, STATE, is_final};
-use crate::progress::Progress;
 use crate::spec::PipelineSpec;
 use crate::status::{Phase, State, Status, Trouble};
-use deltaforge_core::checkpoint::{Checkpoint, Lease, SinkProgress, StateStore};
+use deltaforge_core::checkpoint::{Checkpoint, Lease, StateStore};
 use deltaforge_core::config::RetryPolicy;
 use deltaforge_core::metrics::{Stage, Trigger};
 use deltaforge_core::position::{End, Epoch};
 use deltaforge_core::schema::SchemaLog;
 use deltaforge_core::task::{Task, spawn};
-use deltaforge_core::{Fault, clock};
+use deltaforge_core::{Fault, Position, clock};
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -56,9 +56,11 @@ impl Saving {
         self.task.is_some()
     }
 
-    /// When the next save is due; `None` when there is nothing to save or one is running.
-    pub(super) fn due(&self, progress: &Progress) -> Option<Instant> {
-        (self.task.is_none() && progress.unsaved().is_some()).then_some(self.not_before)
+    /// When the next save is due; `None` when there is nothing to save or one is running. Schemas that batches wait for are
+    /// saved at once.
+    fn due(&self, unsaved: bool, schemas: bool) -> Option<Instant> {
+        let at = if schemas && self.failed == 0 { self.begun } else { self.not_before };
+        (self.task.is_none() && (schemas || unsaved)).then_some(at)
     }
 
     /// Waits for the running save; pends when there is none. Cancel-safe.
@@ -97,8 +99,9 @@ pub(super) async fn take_over(
     store: &dyn StateStore,
     commands: &mut mpsc::Receiver<Command>,
     said: &watch::Sender<Status>,
+    mut mode: Mode,
 ) -> Result<Option<Taken>, Failure> {
-    let (mut attempt, mut mode) = (0, Mode::Running);
+    let mut attempt = 0;
     loop {
         let taken = async {
             let lease = store.acquire(spec.source.id(), &spec.name).await?;
@@ -132,7 +135,7 @@ pub(super) async fn take_over(
 }
 
 /// Waits for `work`, doing meanwhile what is asked; `None` when that is to stop.
-async fn obeying<T>(
+pub(super) async fn obeying<T>(
     work: impl Future<Output = T>,
     commands: &mut mpsc::Receiver<Command>,
     mode: &mut Mode,
@@ -146,6 +149,8 @@ async fn obeying<T>(
                 Command::Pause => Mode::Paused,
                 Command::Resume => Mode::Running,
                 Command::Stop => return None,
+                // Nothing is delivered yet: its answer is dropped.
+                Command::Redeliver(_) => *mode,
             },
             done = &mut work => return Some(done),
         }
@@ -158,22 +163,37 @@ async fn obeying<T>(
 impl Loop {
     /// Starts a save when one is due.
     pub(super) fn save_what_is_due(&mut self) {
-        if self.saving.due(&self.progress).is_some_and(|at| at <= Instant::now()) {
+        if self.save_due().is_some_and(|at| at <= Instant::now()) {
             self.start_save();
         }
     }
 
-    fn start_save(&mut self) {
-        let Some(end) = self.progress.unsaved().cloned() else { return };
-        let now_ms = clock::unix_millis();
-        let sink_progress = |(sink, plan): (usize, &Arc<dyn deltaforge_core::sink::SinkPlan>)| {
-            let end = self.progress.sink_end(sink)?;
-            Some(SinkProgress {
-                sink: plan.id().into(),
-                position: end.position.clone(),
-                delivered_ms: now_ms,
-            })
+    pub(super) fn save_due(&self) -> Option<Instant> {
+        self.saving.due(self.unsaved().is_some(), self.awaits_schemas())
+    }
+
+    /// What may be saved and is not. The place of the start always may, and nothing behind the position of a target that is
+    /// still inside a batch.
+    fn unsaved(&self) -> Option<&End> {
+        let end = self.progress.unsaved()?;
+        let source = &self.spec.source;
+        let is_behind = |(is_inside, stored): (&bool, &Option<Position>)| {
+            let order = stored.as_ref().and_then(|stored| source.compare(&end.position, stored));
+            *is_inside && !matches!(order, Some(Ordering::Less | Ordering::Equal))
         };
+        let is_start = self.progress.last_saved().is_none();
+        (is_start || !self.is_inside.iter().zip(&self.stored).any(is_behind)).then_some(end)
+    }
+
+    /// Batches wait for schemas to be saved: where a target is ahead of the checkpoint, the next start reads on from there, and
+    /// would not meet again what is not stored.
+    pub(super) fn awaits_schemas(&self) -> bool {
+        self.is_exact() && self.progress.last_saved().is_some() && self.schemas.has_unsaved()
+    }
+
+    fn start_save(&mut self) {
+        let Some(end) = self.unsaved().or(self.progress.last_saved()).cloned() else { return };
+        let now_ms = clock::unix_millis();
         let checkpoint = Checkpoint {
             source_id: self.spec.source.id().into(),
             pipeline: self.spec.name.clone(),
@@ -181,7 +201,7 @@ impl Loop {
             events_done: end.events_done,
             version: 0,
             saved_ms: now_ms,
-            sinks: self.spec.sinks.iter().enumerate().filter_map(sink_progress).collect(),
+            sinks: self.sink_progress(),
         };
         let (store, epoch) = (self.saving.store.clone(), self.saving.epoch);
         let schemas = self.schemas.unsaved();
@@ -247,7 +267,7 @@ impl Loop {
             let saved = self.saving.ended().await;
             let _failed_already = self.take_saved(saved);
         }
-        if self.progress.unsaved().is_some() && !self.troubles.contains_key(STATE) {
+        if self.unsaved().is_some() && !self.troubles.contains_key(STATE) {
             self.start_save();
             let saved = self.saving.ended().await;
             let _failed_already = self.take_saved(saved);

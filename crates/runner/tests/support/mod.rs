@@ -318,6 +318,17 @@ impl Drop for Engine {
     }
 }
 
+/// How long a process may live that is to be killed, between nothing at all and some seconds: one that starts, one that catches
+/// up, one that follows.
+pub fn lifetime(random: &mut random::Random) -> Duration {
+    let most = match random.below(10) {
+        0..=1 => 60,
+        2..=6 => 800,
+        _ => 2500,
+    };
+    Duration::from_millis(random.below(most))
+}
+
 /// One HTTP request on a connection of its own: status code and body.
 pub fn http(address: SocketAddr, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;

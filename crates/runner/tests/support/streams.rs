@@ -19,6 +19,11 @@ pub fn redis_sink(uri: &str, stream: &str) -> String {
     )
 }
 
+/// The same, exactly once.
+pub fn exact_redis_sink(uri: &str, stream: &str) -> String {
+    redis_sink(uri, stream).replace("id: r,", "id: r, exactly_once: true,")
+}
+
 /// Gives a ledger all entries of a stream.
 pub fn feed_stream(ledger: &mut Ledger, redis: &Redis, stream: &str) {
     let mut from = "-".to_owned();

@@ -63,6 +63,10 @@ impl SinkPlan for FilePlan {
         self.settings.common.required
     }
 
+    fn encoding(&self) -> Option<String> {
+        Some(self.settings.common.envelope.encoding())
+    }
+
     fn retry(&self) -> RetryPolicy {
         self.settings.common.retry
     }

@@ -1,13 +1,13 @@
 //! An open sink: prepares batches and hands them to the pump.
 
 use super::exactly::{Last, Writer};
-use super::message::{Limit, Messages, after};
+use super::message::{Limit, Messages};
 use super::pump::{Job, Outcome};
 use super::stream::Ask;
 use async_trait::async_trait;
 use deltaforge_core::sink::{Delivered, Delivery, Held, Receipt, Sink};
 use deltaforge_core::task::Task;
-use deltaforge_core::{Batch, EventId, Fault, Position};
+use deltaforge_core::{Batch, Fault, Position};
 use deltaforge_net::address::Address;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -70,9 +70,8 @@ pub(super) struct Exactly {
     pub(super) taken: bool,
     /// The end of the last whole batch.
     pub(super) before: Option<Position>,
-    /// The very first batch was cut while it was stored: the source begins where it began then, and comes by this event, up
-    /// to which everything is there.
-    pub(super) skip: Option<EventId>,
+    /// Events that were sent behind it.
+    pub(super) inside: u64,
 }
 
 /// An open sink.
@@ -89,9 +88,8 @@ pub(super) struct NatsSink {
 
 impl NatsSink {
     async fn hand_over(&mut self, batch: &Batch) -> Result<Receipt, Fault> {
-        let from = self.first_missing(batch)?;
         let before = self.exactly.as_ref().and_then(|exactly| exactly.before.as_ref());
-        let prepared = match self.messages.prepare(batch, from, before, self.limit) {
+        let mut prepared = match self.messages.prepare(batch, before, self.limit) {
             Ok(prepared) => prepared,
             Err(fault) => {
                 // An event that cannot be delivered is not the fault of the batches before it: their receipts come first.
@@ -99,6 +97,10 @@ impl NatsSink {
                 return Err(fault);
             }
         };
+        if let Some(exactly) = &mut self.exactly {
+            prepared.inside = exactly.inside;
+            exactly.inside += prepared.len() as u64;
+        }
         let receipt: Receipt = if prepared.len() == 0 {
             self.handle.settled(self.begun).await?;
             Box::pin(std::future::ready(Ok(Delivered::default())))
@@ -115,47 +117,22 @@ impl NatsSink {
             })
         };
         if let (Some(exactly), Some(end)) = (&mut self.exactly, batch.end()) {
-            exactly.before = Some(end.position.clone());
+            (exactly.before, exactly.inside) = (Some(end.position.clone()), 0);
         }
         Ok(receipt)
     }
 
-    /// The first event of a batch that the stream does not hold.
-    fn first_missing(&mut self, batch: &Batch) -> Result<usize, Fault> {
-        let Some(exactly) = &mut self.exactly else { return Ok(0) };
-        let Some(event) = exactly.skip else { return Ok(0) };
-        match (after(batch, event), batch.end()) {
-            (Some(rest), _) => {
-                exactly.skip = None;
-                Ok(rest.start)
-            }
-            (None, None) => Ok(batch.len()),
-            (None, Some(_)) if batch.is_empty() => Ok(0),
-            (None, Some(_)) => {
-                let stream = &exactly.writer.stream;
-                let message = format!(
-                    "the stream `{stream}` holds the beginning of a transaction that the source does not begin with"
-                );
-                Err(Fault::config("nats.position_unknown", message)
-                    .hint(format!("begin the stream anew: nats stream purge {stream}")))
-            }
-        }
-    }
-
-    async fn take_over(&mut self) -> Result<Option<Held>, Fault> {
+    async fn take_over(&mut self, from: &Position) -> Result<Option<Held>, Fault> {
         let Some(exactly) = &mut self.exactly else { return Ok(None) };
         let (last, seq) = exactly.writer.take_over(&mut self.handle).await?;
         self.handle.give(Job::Follow { last: seq }).await?;
         exactly.taken = true;
         let held = match last {
-            Last::Ours { held: None, event, .. } => {
-                exactly.skip = Some(event);
-                None
-            }
-            Last::Ours { held, .. } => held,
-            _ => None,
+            Last::Ours { held, .. } | Last::Buried { held } => Some(held),
+            Last::Nothing => None,
         };
-        exactly.before = held.as_ref().map(|held| held.position.clone());
+        exactly.before = Some(held.as_ref().map_or(from, |held| &held.position).clone());
+        exactly.inside = held.as_ref().map_or(0, |held| held.inside);
         Ok(held)
     }
 }
@@ -168,7 +145,10 @@ impl Sink for NatsSink {
             return Err(Fault::retry("nats.connection_lost", message));
         }
         if self.exactly.as_ref().is_some_and(|exactly| !exactly.taken) {
-            NatsSink::take_over(self).await?;
+            return Err(Fault::bug(
+                "nats.not_taken_over",
+                "a delivery came before the stream was taken over",
+            ));
         }
         let receipt = self.hand_over(&batch).await?;
         self.midway = false;
@@ -179,8 +159,8 @@ impl Sink for NatsSink {
         self.exactly.as_ref()?.recovered.as_ref()
     }
 
-    async fn take_over(&mut self) -> Result<Option<Held>, Fault> {
-        NatsSink::take_over(self).await
+    async fn take_over(&mut self, from: &Position) -> Result<Option<Held>, Fault> {
+        NatsSink::take_over(self, from).await
     }
 
     async fn close(mut self: Box<Self>) {

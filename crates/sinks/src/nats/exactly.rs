@@ -4,6 +4,7 @@
 //! df-sink      shop/orders                which sink wrote this message
 //! df-writer    0197…                      which open sink of which process
 //! df-position  {"lsn":"0/15"}             up to here everything is in the stream: the end of the batch before
+//! df-inside    3                          of the events behind it so many are there, with this one
 //! df-end       {"lsn":"0/18"}             only on the last message of a batch: with it, up to here
 //! Nats-Msg-Id  9f2c…                      the event
 //! ```
@@ -86,10 +87,10 @@ pub(super) struct Writer {
 pub(super) enum Last {
     /// Nothing of ours.
     Nothing,
-    /// A message of ours, by the writer; it names no position while the very first batch is under way.
-    Ours { held: Option<Held>, event: EventId, writer: String },
+    /// A message of ours, by the writer.
+    Ours { held: Held, writer: String },
     /// A message of ours, behind which somebody else's stands.
-    Buried { held: Option<Held> },
+    Buried { held: Held },
 }
 
 impl Writer {
@@ -118,29 +119,26 @@ impl Writer {
                     .hint(NOT_OWNED));
             }
             let Some(head) = stream::stored(ask, &self.stream, seq).await? else { continue };
-            let Some((held, event, writer)) = self.ours(&head) else {
+            let Some((held, writer)) = self.ours(&head) else {
                 foreign = true;
                 continue;
             };
-            let last = if foreign { Last::Buried { held } } else { Last::Ours { held, event, writer } };
+            let last = if foreign { Last::Buried { held } } else { Last::Ours { held, writer } };
             return Ok((last, facts.last_seq));
         }
         Ok((Last::Nothing, facts.last_seq))
     }
 
-    fn ours(&self, head: &[u8]) -> Option<(Option<Held>, EventId, String)> {
+    fn ours(&self, head: &[u8]) -> Option<(Held, String)> {
         if header(head, "df-sink") != Some(self.sink.as_str()) {
             return None;
         }
         let event = parse_id(header(head, "Nats-Msg-Id")?)?;
         let end = header(head, "df-end");
-        let position = end.or(header(head, "df-position")).filter(|position| position.starts_with('{'));
-        let held = position.map(|position| Held {
-            position: Position::from_json(position),
-            event,
-            inside: end.is_none(),
-        });
-        Some((held, event, header(head, "df-writer").unwrap_or_default().to_owned()))
+        let position = end.or(header(head, "df-position")).filter(|position| position.starts_with('{'))?;
+        let inside = if end.is_some() { 0 } else { header(head, "df-inside")?.parse().ok()? };
+        let held = Held { position: Position::from_json(position), event, inside };
+        Some((held, header(head, "df-writer").unwrap_or_default().to_owned()))
     }
 
     /// Before the first delivery: what is last, for certain, as our first message will demand it.
@@ -212,13 +210,13 @@ mod tests {
         let held = |position: &str, inside| {
             Some(Held { position: Position::from_json(position), event: id, inside })
         };
-        let ours = |lines: &str| writer.ours(&message(lines)).map(|(held, _, _)| held);
-        assert_eq!(ours("df-sink: p/s\r\ndf-position: {\"a\":1}\r\n"), Some(held("{\"a\":1}", true)));
+        let ours = |lines: &str| writer.ours(&message(lines)).map(|(held, _)| held);
+        assert_eq!(ours("df-sink: p/s\r\ndf-position: {\"a\":1}\r\ndf-inside: 3\r\n"), held("{\"a\":1}", 3));
         assert_eq!(
             ours("df-sink: p/s\r\ndf-position: {\"a\":1}\r\ndf-end: {\"a\":2}\r\n"),
-            Some(held("{\"a\":2}", false))
+            held("{\"a\":2}", 0)
         );
-        assert_eq!(ours("df-sink: p/s\r\n"), Some(None));
+        assert_eq!(ours("df-sink: p/s\r\ndf-position: {\"a\":1}\r\n"), None);
         assert_eq!(ours("df-sink: p/other\r\n"), None);
         assert_eq!(ours(""), None);
     }

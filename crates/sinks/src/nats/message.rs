@@ -20,7 +20,6 @@ use deltaforge_core::sink::SinkContext;
 use deltaforge_core::{Batch, Event, EventId, Fault, Position};
 use deltaforge_encode::Encoder;
 use deltaforge_encode::template::Template;
-use std::ops::Range;
 
 /// The most that is put in front of a message besides positions: the version line, the chain, an atomic batch's headers.
 const CHAIN_HEADERS: usize = 512;
@@ -41,6 +40,8 @@ pub(super) struct Prepared {
     /// Headers of every message, and those of the last one: what an exactly-once sink remembers. Whole lines.
     pub(super) position: Vec<u8>,
     pub(super) end: Vec<u8>,
+    /// Events behind the position that come before this batch's, for exactly-once.
+    pub(super) inside: u64,
 }
 
 /// `subject`, then the headers with the empty line behind them, then the payload.
@@ -126,14 +127,13 @@ impl Messages {
         }
     }
 
-    /// Writes the events of a batch from `from` on. `before` is the last whole position before the batch.
+    /// Writes the events of a batch in order. `before` is the last whole position before the batch.
     ///
     /// # Errors
     /// `Data`, naming the event: not routable, or larger than the server takes.
     pub(super) fn prepare(
         &mut self,
         batch: &Batch,
-        from: usize,
         before: Option<&Position>,
         limit: Limit,
     ) -> Result<Prepared, Fault> {
@@ -149,9 +149,9 @@ impl Messages {
             }
         }
         let added = CHAIN_HEADERS + prepared.position.len() + prepared.end.len();
-        prepared.messages.reserve(batch.len().saturating_sub(from));
+        prepared.messages.reserve(batch.len());
         prepared.bytes.reserve(batch.estimated_bytes() + 256 * batch.len());
-        for event in batch.events().skip(from) {
+        for event in batch.events() {
             let message = self.write(&event, &mut prepared.bytes)?;
             let size = message.end - message.headers + added;
             if size > limit.bytes {
@@ -236,9 +236,4 @@ fn one_line(out: &mut Vec<u8>, from: usize) {
         }
     }
     out.extend_from_slice(b"\r\n");
-}
-
-/// What of a batch comes after an event; `None` when the event is not in it.
-pub(super) fn after(batch: &Batch, event: EventId) -> Option<Range<usize>> {
-    batch.events().position(|e| e.id() == event).map(|at| at + 1..batch.len())
 }

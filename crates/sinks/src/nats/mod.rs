@@ -86,6 +86,10 @@ impl SinkPlan for NatsPlan {
         self.settings.exactly_once
     }
 
+    fn encoding(&self) -> Option<String> {
+        Some(self.settings.common.envelope.encoding())
+    }
+
     fn retry(&self) -> RetryPolicy {
         self.settings.common.retry
     }
@@ -145,12 +149,12 @@ impl NatsPlan {
             memory: self.memory.clone(),
         };
         let recovered: Option<Held> = match writer.read(connection).await?.0 {
-            Last::Ours { held, .. } | Last::Buried { held } => held,
+            Last::Ours { held, .. } | Last::Buried { held } => Some(held),
             Last::Nothing => None,
         };
         let atomic = facts.allow_atomic && self.memory.may_use_atomic_batches();
         let style = Style::Exactly { writer: writer.clone(), atomic };
-        Ok((style, limit, Some(Exactly { writer, recovered, taken: false, before: None, skip: None })))
+        Ok((style, limit, Some(Exactly { writer, recovered, taken: false, before: None, inside: 0 })))
     }
 
     async fn stream(&self, connection: &mut Connection, name: &str) -> Result<Facts, Fault> {

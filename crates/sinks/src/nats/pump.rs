@@ -342,6 +342,8 @@ impl Pump {
             Style::Exactly { writer, atomic } => {
                 let Some(base) = self.base else { return false };
                 let last = base.wrapping_add(number).wrapping_sub(1);
+                let inside = self.batches[at].prepared.inside + index as u64 + 1;
+                line(&mut self.front, b"df-inside", itoa::Buffer::new().format(inside).as_bytes());
                 let group = Group::of(index as u64, self.batches[at].prepared.len() as u64);
                 if !*atomic || group.len == 1 {
                     line(

@@ -12,9 +12,9 @@ use super::connection::{Connection, Connector};
 use super::deliver::{Patience, not_a_stream};
 use super::entry::{Entries, too_large};
 use super::error::{broken, malformed, reply_fault, timed_out};
-use super::replies::Progress;
+use super::replies::{Progress, Shape};
 use super::resp::command;
-use super::topology::{SlotMap, redirection, slot, slots};
+use super::topology::{SlotMap, no_node, redirection, slot, slots};
 use crate::shared::relay::Relay;
 use async_trait::async_trait;
 use deltaforge_core::sink::{Delivered, Delivery, Receipt, Sink};
@@ -173,10 +173,7 @@ impl Nodes {
     }
 
     fn node(&self, slot: usize) -> Result<Address, Fault> {
-        self.map.node(slot).cloned().ok_or_else(|| {
-            Fault::retry("redis.cluster_down", format!("no node serves slot {slot}"))
-                .hint("redis-cli CLUSTER INFO")
-        })
+        self.map.node(slot).cloned().ok_or_else(|| no_node(slot))
     }
 
     /// Looks at what the keys of streams hold. What a node that does not serve them says is of no use, and is not asked for
@@ -266,7 +263,8 @@ impl Nodes {
                 limited(address, patience, deadline, connection.replies.more()).await?;
             }
         }
-        let mut progress = Progress::new(part.entries);
+        let shape = Shape { opens: true, queued: part.entries, executes: Some(part.entries) };
+        let mut progress = Progress::new(shape);
         loop {
             connection.replies.advance(&mut progress).map_err(|what| malformed(address, what))?;
             if progress.is_done() {

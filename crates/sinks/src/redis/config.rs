@@ -1,5 +1,6 @@
 //! The settings of the Redis sink. No I/O.
 
+use super::exact::hash_tag;
 use crate::shared::common::{Common, required_template, template};
 use deltaforge_core::config::{Fields, FindingClass, Secret, Tls, TlsMode};
 use deltaforge_core::source::Names;
@@ -38,6 +39,7 @@ pub(super) struct Settings {
     pub(super) field: String,
     /// 0: never trim.
     pub(super) maxlen: u64,
+    pub(super) exactly_once: bool,
     pub(super) send_timeout: Duration,
     pub(super) batch_timeout: Duration,
     pub(super) connect_timeout: Duration,
@@ -56,6 +58,7 @@ impl Settings {
         let key = template(fields, "key");
         let field = field(fields);
         let maxlen = fields.int("maxlen", 0, 0..=i64::MAX) as u64;
+        let exactly_once = fields.bool("exactly_once", false);
         let mut secs = |key, default| Duration::from_secs(fields.int(key, default, 1..=3600) as u64);
         let send_timeout = secs("send_timeout_secs", 5);
         let batch_timeout = secs("batch_timeout_secs", 30);
@@ -63,6 +66,13 @@ impl Settings {
         let tls = Tls::parse(fields, false);
         let Uri { topology, user, password, database, encrypted } = uri?;
         let tls_mode = tls_mode(fields, &tls, encrypted);
+        if let (true, Topology::Cluster(_), Some(stream)) = (exactly_once, &topology, &stream)
+            && hash_tag(stream).is_none()
+        {
+            let message = "a transaction of a cluster has one slot, and these streams may lie in several";
+            let hint = "begin `stream` with a constant hash tag: `{shop}:${source.table}`";
+            fields.error("exactly_once", FindingClass::Conflict, message, Some(hint.into()));
+        }
         Some(Settings {
             common,
             topology,
@@ -75,6 +85,7 @@ impl Settings {
             key,
             field,
             maxlen,
+            exactly_once,
             send_timeout,
             batch_timeout,
             connect_timeout,

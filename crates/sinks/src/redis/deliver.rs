@@ -13,18 +13,22 @@
 //! repeats at most one of them, whole. (Sending `EXEC₂` at once would let batch 2 stand in the stream before batch 1 when
 //! batch 1 was refused for want of memory that is there a moment later.)
 //!
+//! With `exactly_once` the transaction also writes the position, and may span several batches: [`exact`](super::exact).
+//!
 //! Two parties: `deliver` writes; a task reads replies, watches the time and resolves receipts. The task is the only one that
 //! decides that something failed; it publishes the fault in `outcome`, and everybody who waits looks there.
 
-use super::connection::Connection;
+use super::config::Topology;
+use super::connection::{Connection, Connector};
 use super::entry::{Entries, Written, too_large};
 use super::error::{broken, malformed, reply_fault, timed_out};
-use super::replies::{Progress, Replies};
-use super::resp::{self, Value};
+use super::exact::{Exact, fenced, partly, position_gone};
+use super::replies::{Progress, Replies, Shape};
+use super::resp::{self, Malformed, Value};
 use async_trait::async_trait;
-use deltaforge_core::sink::{Delivered, Delivery, Receipt, Sink};
+use deltaforge_core::sink::{Delivered, Delivery, Held, Receipt, Sink};
 use deltaforge_core::task::{Task, spawn};
-use deltaforge_core::{Batch, Event, EventId, Fault};
+use deltaforge_core::{Batch, Event, EventId, Fault, Position};
 use deltaforge_net::address::Address;
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -39,6 +43,8 @@ use tokio::time::Instant;
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Streams whose kind was looked at are remembered, up to this many.
 const KNOWN_STREAMS: usize = 10_000;
+/// Times that a position key is taken over before that fails.
+const CLAIMS: usize = 20;
 const EXEC: &[u8] = b"*1\r\n$4\r\nEXEC\r\n";
 
 /// An open sink on one connection.
@@ -51,8 +57,12 @@ pub(super) struct RedisSink {
     known_streams: HashSet<Vec<u8>>,
     /// How the connection will be called at the server; `None` once it is.
     unnamed: Option<String>,
-    /// Transactions begun.
+    /// Transactions, and parts of one, begun.
     begun: u64,
+    /// Only with `exactly_once`.
+    exact: Option<Exact>,
+    recovered: Option<Held>,
+    connector: Arc<Connector>,
     /// Set while a delivery is under way: still set at the next one, the delivery was cancelled halfway.
     midway: bool,
     questions: mpsc::Sender<Question>,
@@ -64,17 +74,23 @@ pub(super) struct RedisSink {
 /// What the reader has seen so far.
 #[derive(Debug, Default)]
 struct Outcome {
-    /// Transactions acknowledged.
+    /// Transactions, and parts of one, acknowledged.
     acknowledged: u64,
+    /// Looks at the position key that found it as we left it.
+    looks: u64,
     fault: Option<Fault>,
 }
 
 /// Something that replies are to come for, in the order in which it was written.
 enum Question {
     Transaction {
-        entries: usize,
+        shape: Shape,
         done: oneshot::Sender<Result<Delivered, Fault>>,
         sent: Arc<Sent>,
+    },
+    /// `WATCH` and `GET` of the position key, which is to hold this.
+    Look {
+        expected: Vec<u8>,
     },
     /// Single commands.
     Calls {
@@ -100,18 +116,30 @@ pub(super) struct Patience {
 }
 
 impl RedisSink {
-    /// `name` is how the connection that events come by is called at the server, the same in every process that runs this sink.
+    /// `exact`, with what the position key was seen to hold, makes it an exactly-once sink. `name` is how the connection that events come by is called at the server, the same in every process that runs this sink.
     pub(super) fn new(
+        connector: Arc<Connector>,
         connection: Connection,
         entries: Entries,
-        patience: Patience,
         name: String,
+        exact: Option<(Exact, Option<Held>)>,
     ) -> RedisSink {
+        let (exact, recovered) = exact.unzip();
+        let settings = &connector.settings;
+        let patience = Patience { send: settings.send_timeout, batch: settings.batch_timeout };
+        let in_cluster = matches!(settings.topology, Topology::Cluster(_));
         let Connection { address, replies, writer, longest_bulk, .. } = connection;
         let (questions, asked) = mpsc::channel(4);
         let (publish, outcome) = watch::channel(Outcome::default());
         let written = Arc::new(AtomicU64::new(0));
-        let reader = Reader { address: address.clone(), replies, patience, written: written.clone() };
+        let reader = Reader {
+            address: address.clone(),
+            position_key: exact.as_ref().map(|e| e.key.clone()),
+            in_cluster,
+            replies,
+            patience,
+            written: written.clone(),
+        };
         let reader = spawn("redis reader", reader.run(asked, publish));
         RedisSink {
             address,
@@ -122,6 +150,9 @@ impl RedisSink {
             known_streams: HashSet::new(),
             unnamed: Some(name),
             begun: 0,
+            exact,
+            recovered: recovered.flatten(),
+            connector,
             midway: false,
             questions,
             outcome,
@@ -138,9 +169,10 @@ impl RedisSink {
         }
     }
 
-    /// Waits until everything written before is acknowledged.
+    /// Waits until everything written before is acknowledged, and the position key was found as we left it.
     async fn settled(&mut self, transactions: u64) -> Result<(), Fault> {
-        let settled = |o: &Outcome| o.fault.is_some() || o.acknowledged >= transactions;
+        let looks = self.exact.as_ref().map_or(0, |exact| exact.looks);
+        let settled = |o: &Outcome| o.fault.is_some() || (o.acknowledged >= transactions && o.looks >= looks);
         let fault = match self.outcome.wait_for(settled).await {
             Ok(outcome) => outcome.fault.clone(),
             Err(_) => Some(Fault::bug("redis.reader_ended", "the reader ended without a fault")),
@@ -201,7 +233,13 @@ impl RedisSink {
         }
         for names in new.chunks(100) {
             let commands: Vec<Vec<&[u8]>> = names.iter().map(|name| vec![b"TYPE".as_slice(), name]).collect();
-            let answers = self.calls(&commands).await?;
+            let answers = if self.exact.as_ref().is_some_and(|exact| exact.is_open) {
+                // On this connection the commands would be queued.
+                let commands: Vec<&[&[u8]]> = commands.iter().map(Vec::as_slice).collect();
+                self.connector.connect(&self.address).await?.call_all(&commands).await?
+            } else {
+                self.calls(&commands).await?
+            };
             for (name, answer) in names.iter().zip(answers) {
                 not_a_stream(name, &answer)?;
             }
@@ -250,9 +288,13 @@ impl RedisSink {
         let (done, receipt) = oneshot::channel();
         let sent = Arc::new(Sent::default());
         let before = self.begun;
+        let end = batch.end().map(|end| &end.position);
+        let shape = self.begin(batch.len(), end.is_some()).await?;
         self.begun += 1;
-        self.ask(Question::Transaction { entries: batch.len(), done, sent: sent.clone() }).await?;
-        resp::command(&mut self.out, &[b"MULTI"]);
+        self.ask(Question::Transaction { shape, done, sent: sent.clone() }).await?;
+        if shape.opens {
+            resp::command(&mut self.out, &[b"MULTI"]);
+        }
         let (mut payload, mut largest) = (0, (0, EventId::default()));
         // Before the bytes go out: the server may answer before the rest is written.
         let note = |largest| {
@@ -271,11 +313,19 @@ impl RedisSink {
         }
         sent.payload_bytes.store(payload, Relaxed);
         note(largest);
-        if self.outcome.borrow().acknowledged < before {
-            self.flush().await?;
-            self.settled(before).await?;
+        if shape.executes.is_some() {
+            let looks = self.exact.as_ref().map_or(0, |exact| exact.looks);
+            let is_settled = {
+                let outcome = self.outcome.borrow();
+                outcome.acknowledged >= before && outcome.looks >= looks
+            };
+            if !is_settled {
+                self.flush().await?;
+                self.settled(before).await?;
+            }
+            self.write_position(end, batch.last_id());
+            self.out.extend_from_slice(EXEC);
         }
-        self.out.extend_from_slice(EXEC);
         self.flush().await?;
         let (mut outcome, address) = (self.outcome.clone(), self.address.clone());
         Ok(Box::pin(async move {
@@ -291,6 +341,63 @@ impl RedisSink {
                 }),
             }
         }))
+    }
+
+    /// What the replies to a batch of so many entries will be. At least once every batch is a transaction of its own. Exactly
+    /// once one begins with a look at the position key, and ends with the source's.
+    async fn begin(&mut self, entries: usize, ends: bool) -> Result<Shape, Fault> {
+        let Some(exact) = &mut self.exact else {
+            return Ok(Shape { opens: true, queued: entries, executes: Some(entries) });
+        };
+        let opens = !std::mem::replace(&mut exact.is_open, !ends);
+        let queued = entries + usize::from(ends);
+        let total = std::mem::take(&mut exact.queued) + queued;
+        if !ends {
+            exact.queued = total;
+        }
+        if opens {
+            exact.looks += 1;
+            let (expected, key) = (exact.expected.clone(), exact.key.clone());
+            resp::command(&mut self.out, &[b"WATCH", &key]);
+            resp::command(&mut self.out, &[b"GET", &key]);
+            self.ask(Question::Look { expected }).await?;
+        }
+        Ok(Shape { opens, queued, executes: ends.then_some(total) })
+    }
+
+    fn write_position(&mut self, end: Option<&Position>, last_event: Option<EventId>) {
+        let RedisSink { exact: Some(exact), out, .. } = self else { return };
+        let Some(end) = end else { return };
+        let key = exact.key.clone();
+        resp::command(out, &[b"SET", &key, exact.advance(end, last_event)]);
+    }
+
+    /// Takes the position key over: from then on the process that wrote it before finds another text there.
+    async fn claim(&mut self) -> Result<Option<Held>, Fault> {
+        for _ in 0..CLAIMS {
+            let Some(exact) = &mut self.exact else { break };
+            let key = exact.key.clone();
+            let answers = self.calls(&[vec![b"WATCH", &key], vec![b"GET", &key]]).await?;
+            let found = answers.get(1);
+            if let Some(Value::Error(error)) = answers.iter().find(|a| matches!(a, Value::Error(_))) {
+                return Err(reply_fault(&self.address, error));
+            }
+            let Some(exact) = &mut self.exact else { break };
+            let held = exact.read(found.and_then(Value::text).map(str::as_bytes), &self.address)?;
+            let text = exact.claim(held.as_ref());
+            let answers = self.calls(&[vec![b"MULTI"], vec![b"SET", &key, &text], vec![b"EXEC"]]).await?;
+            if let Some(Value::Error(error)) = answers.iter().find(|a| matches!(a, Value::Error(_))) {
+                return Err(reply_fault(&self.address, error));
+            }
+            if answers.last() != Some(&Value::Null) {
+                return Ok(held);
+            }
+            // Somebody wrote the key just then: their last word, or not.
+        }
+        Err(Fault::retry(
+            "redis.position_busy",
+            format!("the position key at {} is written by another process all the time", self.address),
+        ))
     }
 
     fn entry(&mut self, event: &Event<'_>) -> Result<Written, Fault> {
@@ -324,7 +431,7 @@ impl Sink for RedisSink {
             let message = format!("a delivery to {} was given up halfway", self.address);
             return Err(Fault::retry("redis.connection_lost", message));
         }
-        if batch.is_empty() {
+        if batch.is_empty() && (self.exact.is_none() || batch.end().is_none()) {
             self.settled(self.begun).await?;
             self.midway = false;
             return Ok(Box::pin(std::future::ready(Ok(Delivered::default()))));
@@ -345,6 +452,18 @@ impl Sink for RedisSink {
         }
     }
 
+    fn recovered(&self) -> Option<&Held> {
+        self.recovered.as_ref()
+    }
+
+    async fn take_over(&mut self, _: &Position) -> Result<Option<Held>, Fault> {
+        self.midway = true;
+        self.put_namesakes_to_rest().await?;
+        let held = self.claim().await?;
+        self.midway = false;
+        Ok(held)
+    }
+
     async fn close(mut self: Box<Self>) {
         if !self.midway {
             let _ = self.settled(self.begun).await;
@@ -357,6 +476,10 @@ impl Sink for RedisSink {
 /// Reads what comes back.
 struct Reader {
     address: Address,
+    /// Only with `exactly_once`.
+    position_key: Option<Vec<u8>>,
+    /// Redirections are no mistake of the settings: the slot has moved.
+    in_cluster: bool,
     replies: Replies,
     patience: Patience,
     written: Arc<AtomicU64>,
@@ -374,8 +497,12 @@ impl Reader {
                     }
                     Err(fault) => break fault,
                 },
-                Question::Transaction { entries, done, sent } => {
-                    let result = self.transaction(entries, &sent, deadline).await;
+                Question::Look { expected } => match self.look(&expected, deadline).await {
+                    Ok(()) => publish.send_modify(|outcome| outcome.looks += 1),
+                    Err(fault) => break fault,
+                },
+                Question::Transaction { shape, done, sent } => {
+                    let result = self.transaction(shape, &sent, deadline).await;
                     let ended = result.as_ref().err().cloned();
                     publish.send_modify(|outcome| outcome.acknowledged += u64::from(ended.is_none()));
                     let _ = done.send(result);
@@ -389,18 +516,36 @@ impl Reader {
         publish.send_modify(|outcome| outcome.fault = Some(fault));
     }
 
+    /// The key must be as this connection left it.
+    async fn look(&mut self, expected: &[u8], deadline: Instant) -> Result<(), Fault> {
+        let key = self.position_key.clone().unwrap_or_default();
+        match self.calls(2, deadline).await?.as_slice() {
+            [_, Value::Text(text)] if text == expected => Ok(()),
+            [_, Value::Text(_)] => Err(fenced(&self.address, &key)),
+            [_, Value::Null] => Err(position_gone(&self.address, &key)),
+            [Value::Error(error), _] | [_, Value::Error(error)] => Err(self.refused(error, None)),
+            _ => Err(malformed(&self.address, Malformed("no text in answer to GET"))),
+        }
+    }
+
     async fn transaction(
         &mut self,
-        entries: usize,
+        shape: Shape,
         sent: &Sent,
         deadline: Instant,
     ) -> Result<Delivered, Fault> {
-        let mut progress = Progress::new(entries);
+        let mut progress = Progress::new(shape);
         loop {
             self.replies.advance(&mut progress).map_err(|what| malformed(&self.address, what))?;
             // The first error decides: nothing of the transaction takes effect, or the part that does will be repeated.
             if let Some(error) = &progress.error {
-                return Err(self.refused(error, sent));
+                let fault = self.refused(error, Some(sent));
+                // The position stands where it should, so nobody would deliver the refused entries again.
+                let is_final = progress.is_partly && self.position_key.is_some();
+                return Err(if is_final { partly(&self.address, &fault) } else { fault });
+            }
+            if progress.is_fenced {
+                return Err(fenced(&self.address, self.position_key.as_deref().unwrap_or_default()));
             }
             if progress.is_done() {
                 return Ok(Delivered { bytes: sent.payload_bytes.load(Relaxed) });
@@ -409,9 +554,12 @@ impl Reader {
         }
     }
 
-    fn refused(&self, error: &[u8], sent: &Sent) -> Fault {
+    fn refused(&self, error: &[u8], sent: Option<&Sent>) -> Fault {
+        if self.in_cluster && (error.starts_with(b"MOVED ") || error.starts_with(b"ASK ")) {
+            return reply_fault(&self.address, b"TRYAGAIN the slot is being moved, or has been");
+        }
         // A server that does not tell its limit closes the connection with this.
-        if error.starts_with(b"ERR Protocol error: invalid bulk length") {
+        if let Some(sent) = sent.filter(|_| error.starts_with(b"ERR Protocol error: invalid bulk length")) {
             let (bytes, event) = *sent.largest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             if bytes > 0 {
                 return too_large(bytes, bytes - 1, event);

@@ -3,7 +3,7 @@
 //! `config` reads the settings; [`connection`](self) makes connections and logs in; `topology` finds the server to write to
 //! (given, named by a sentinel, or the one that serves a slot). `entry` writes events as `XADD` commands, `resp` and `replies`
 //! are the protocol. `deliver` is the road of a single server, and holds the argument why nothing is lost or disordered;
-//! `cluster` is that of a cluster. `error` says what each error reply means, `check` looks before anything is written.
+//! `cluster` is that of a cluster, `exact` what exactly once adds. `error` says what each error reply means, `check` looks before anything is written.
 //!
 //! The client is our own: `docs/src/internals/decisions/0003-redis-client.md`.
 
@@ -14,6 +14,7 @@ mod connection;
 mod deliver;
 mod entry;
 mod error;
+mod exact;
 mod replies;
 mod resp;
 mod topology;
@@ -25,9 +26,11 @@ use connection::{Connection, Connector};
 use deliver::{Patience, RedisSink, not_a_stream};
 use deltaforge_core::Fault;
 use deltaforge_core::config::{Fields, Report, RetryPolicy};
-use deltaforge_core::sink::{Sink, SinkContext, SinkKind, SinkPlan};
+use deltaforge_core::sink::{Held, Sink, SinkContext, SinkKind, SinkPlan};
 use deltaforge_core::source::Names;
 use entry::Entries;
+use exact::Exact;
+use resp::Value;
 use std::sync::Arc;
 
 /// `type: redis`.
@@ -75,6 +78,14 @@ impl SinkPlan for RedisPlan {
         self.settings().common.required
     }
 
+    fn exactly_once(&self) -> bool {
+        self.settings().exactly_once
+    }
+
+    fn encoding(&self) -> Option<String> {
+        Some(self.settings().common.envelope.encoding())
+    }
+
     fn retry(&self) -> RetryPolicy {
         self.settings().common.retry
     }
@@ -89,10 +100,16 @@ impl SinkPlan for RedisPlan {
         check_templates(templates.into_iter().filter_map(|(key, t)| Some((key, t?))), &context.source)?;
         let entries = Entries::new(settings, context);
         let patience = Patience { send: settings.send_timeout, batch: settings.batch_timeout };
+        let exact = settings.exactly_once.then(|| Exact::new(&context.pipeline, self.id(), &settings.stream));
         let mut connection = match &settings.topology {
-            Topology::Cluster(seeds) => {
-                return Ok(Box::new(cluster::open(self.connector.clone(), seeds, entries, patience).await?));
-            }
+            Topology::Cluster(seeds) => match &exact {
+                // One slot, so one server.
+                Some(exact) => topology::connect_to_slot(&self.connector, seeds, &exact.key).await?,
+                None => {
+                    let sink = cluster::open(self.connector.clone(), seeds, entries, patience).await?;
+                    return Ok(Box::new(sink));
+                }
+            },
             Topology::Single(address) => self.connector.connect_for_events(address).await?,
             Topology::Sentinel { sentinels, master } => {
                 let address = topology::master(&self.connector, sentinels, master).await?;
@@ -102,8 +119,23 @@ impl SinkPlan for RedisPlan {
             }
         };
         look_at_stream(&mut connection, settings).await?;
+        let exact = match exact {
+            Some(exact) => {
+                let held = look_at_position(&mut connection, &exact).await?;
+                Some((exact, held))
+            }
+            None => None,
+        };
         let name = format!("deltaforge:{}/{}", context.pipeline, self.id());
-        Ok(Box::new(RedisSink::new(connection, entries, patience, name)))
+        Ok(Box::new(RedisSink::new(self.connector.clone(), connection, entries, name, exact)))
+    }
+}
+
+/// What the position key holds. It is not written: a process that stands by opens its sinks, too.
+async fn look_at_position(connection: &mut Connection, exact: &Exact) -> Result<Option<Held>, Fault> {
+    match connection.call(&[b"GET", &exact.key]).await? {
+        Value::Error(error) => Err(error::reply_fault(&connection.address, &error)),
+        answer => exact.read(answer.text().map(str::as_bytes), &connection.address),
     }
 }
 

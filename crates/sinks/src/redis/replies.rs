@@ -15,14 +15,29 @@ pub(super) struct Replies {
     end: usize,
 }
 
-/// How far the replies to one `MULTI … EXEC` of `entries` commands have been taken.
+/// A transaction, or a part of one that goes on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    /// It begins with `MULTI`.
+    pub(super) opens: bool,
+    /// Commands queued.
+    pub(super) queued: usize,
+    /// It ends with `EXEC`, and this is how many commands the whole transaction has.
+    pub(super) executes: Option<usize>,
+}
+
+/// How far the replies to a [`Shape`] have been taken.
 #[derive(Debug)]
 pub(super) struct Progress {
     /// Replies still to come: to MULTI, to each command, to EXEC, and the members of the latter.
     step: Step,
-    entries: usize,
+    shape: Shape,
     /// The first error reply: the reason why the whole failed.
     pub(super) error: Option<Vec<u8>>,
+    /// `EXEC` did nothing, since somebody wrote what was watched.
+    pub(super) is_fenced: bool,
+    /// The error stands among the answers of what was executed.
+    pub(super) is_partly: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,8 +50,22 @@ enum Step {
 }
 
 impl Progress {
-    pub(super) fn new(entries: usize) -> Progress {
-        Progress { step: Step::Multi, entries, error: None }
+    pub(super) fn new(shape: Shape) -> Progress {
+        let mut progress =
+            Progress { step: Step::Multi, shape, error: None, is_fenced: false, is_partly: false };
+        if !shape.opens {
+            progress.step = progress.after_queued(shape.queued);
+        }
+        progress
+    }
+
+    /// What is due with so many commands still to be queued.
+    fn after_queued(&self, left: usize) -> Step {
+        match (left, self.shape.executes) {
+            (0, Some(_)) => Step::Exec,
+            (0, None) => Step::Done,
+            (left, _) => Step::Queued(left),
+        }
     }
 
     /// Whether every reply was taken.
@@ -51,17 +80,22 @@ impl Progress {
         {
             self.error = Some(text.to_vec());
         }
-        let after_queued = |left: usize| if left == 0 { Step::Exec } else { Step::Queued(left) };
         self.step = match (self.step, token) {
-            (Step::Multi, Token::Simple(b"OK") | Token::Error(_)) => after_queued(self.entries),
-            (Step::Queued(left), Token::Simple(b"QUEUED") | Token::Error(_)) => after_queued(left - 1),
+            (Step::Multi, Token::Simple(b"OK") | Token::Error(_)) => self.after_queued(self.shape.queued),
+            (Step::Queued(left), Token::Simple(b"QUEUED") | Token::Error(_)) => self.after_queued(left - 1),
             // MULTI was refused, so what followed it was executed.
-            (Step::Queued(left), Token::Bulk(_)) if self.error.is_some() => after_queued(left - 1),
+            (Step::Queued(left), Token::Bulk(_)) if self.error.is_some() => self.after_queued(left - 1),
             (Step::Exec, Token::Error(_)) => Step::Done,
-            (Step::Exec, Token::Array(count)) if *count == self.entries => Step::Ids(self.entries),
-            (Step::Ids(left), Token::Bulk(_) | Token::Error(_)) if left > 1 => Step::Ids(left - 1),
-            (Step::Ids(_), Token::Bulk(_) | Token::Error(_)) => Step::Done,
-            // For instance a null after EXEC, which answers a WATCH that we never use.
+            (Step::Exec, Token::Null) => {
+                self.is_fenced = true;
+                Step::Done
+            }
+            (Step::Exec, Token::Array(count)) if Some(*count) == self.shape.executes => Step::Ids(*count),
+            // An id of XADD, the OK of SET.
+            (Step::Ids(left), Token::Bulk(_) | Token::Simple(b"OK") | Token::Error(_)) => {
+                self.is_partly |= matches!(token, Token::Error(_));
+                if left > 1 { Step::Ids(left - 1) } else { Step::Done }
+            }
             _ => return Err(Malformed("a reply that does not belong to a transaction")),
         };
         Ok(())
@@ -115,7 +149,7 @@ impl Replies {
                 let run =
                     bytes.chunks_exact(QUEUED.len()).take(left).take_while(|chunk| *chunk == QUEUED).count();
                 self.start += run * QUEUED.len();
-                progress.step = if run == left { Step::Exec } else { Step::Queued(left - run) };
+                progress.step = progress.after_queued(left - run);
                 continue;
             }
             let Some((token, taken)) = resp::token(bytes)? else { return Ok(()) };
@@ -138,7 +172,8 @@ mod tests {
     ) -> (Result<bool, Malformed>, Option<String>, usize) {
         let (ours, mut theirs) = tokio::io::duplex(64 * 1024);
         let mut replies = Replies::new(Box::new(ours));
-        let mut progress = Progress::new(entries);
+        let shape = Shape { opens: true, queued: entries, executes: Some(entries) };
+        let mut progress = Progress::new(shape);
         for piece in bytes.chunks(size) {
             tokio::io::AsyncWriteExt::write_all(&mut theirs, piece).await.unwrap();
             replies.more().await.unwrap();
@@ -165,10 +200,45 @@ mod tests {
             assert_eq!(feed(partly, 2, size).await, (Ok(true), Some("WRONGTYPE no".into()), 0), "{size}");
             assert_eq!(feed(&ids[..ids.len() - 8], 2, size).await.0, Ok(false), "{size}");
         }
-        for wrong in
-            [&b"+QUEUED\r\n"[..], b"+OK\r\n*-1\r\n", b"+OK\r\n+QUEUED\r\n+QUEUED\r\n*1\r\n", b"+OK\r\n:1\r\n"]
-        {
+        for wrong in [
+            &b"+QUEUED\r\n"[..],
+            b"+OK\r\n*-1\r\n",
+            b"+OK\r\n+OK\r\n",
+            b"+OK\r\n+QUEUED\r\n+QUEUED\r\n*1\r\n",
+            b"+OK\r\n:1\r\n",
+        ] {
             assert!(feed(wrong, 2, wrong.len()).await.0.is_err(), "{wrong:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn a_transaction_in_parts() {
+        let bytes = b"+OK\r\n+QUEUED\r\n+QUEUED\r\n+QUEUED\r\n*3\r\n$3\r\n1-0\r\n$3\r\n1-1\r\n+OK\r\n";
+        let shapes = [
+            Shape { opens: true, queued: 1, executes: None },
+            Shape { opens: false, queued: 0, executes: None },
+            Shape { opens: false, queued: 2, executes: Some(3) },
+        ];
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let mut replies = Replies::new(Box::new(ours));
+        tokio::io::AsyncWriteExt::write_all(&mut theirs, bytes).await.unwrap();
+        replies.more().await.unwrap();
+        for shape in shapes {
+            let mut progress = Progress::new(shape);
+            replies.advance(&mut progress).unwrap();
+            assert!(progress.is_done() && progress.error.is_none() && !progress.is_fenced, "{shape:?}");
+        }
+        assert_eq!(replies.start, replies.end);
+    }
+
+    #[tokio::test]
+    async fn a_watched_key_was_written() {
+        let (ours, mut theirs) = tokio::io::duplex(1024);
+        let mut replies = Replies::new(Box::new(ours));
+        tokio::io::AsyncWriteExt::write_all(&mut theirs, b"+OK\r\n+QUEUED\r\n*-1\r\n").await.unwrap();
+        replies.more().await.unwrap();
+        let mut progress = Progress::new(Shape { opens: true, queued: 1, executes: Some(1) });
+        replies.advance(&mut progress).unwrap();
+        assert!(progress.is_done() && progress.is_fenced);
     }
 }

@@ -191,6 +191,23 @@ pub(super) async fn targets(connector: &Connector, settings: &Settings) -> Resul
     }
 }
 
+/// A connection for events to the server of a key's slot.
+pub(super) async fn connect_to_slot(
+    connector: &Connector,
+    seeds: &[Address],
+    key: &[u8],
+) -> Result<Connection, Fault> {
+    let slot = slot(key);
+    let map = slots(connector, seeds).await?;
+    let node = map.node(slot).ok_or_else(|| no_node(slot))?;
+    connector.connect_for_events(node).await
+}
+
+/// A slot that nobody serves, for now.
+pub(super) fn no_node(slot: usize) -> Fault {
+    Fault::retry("redis.cluster_down", format!("no node serves slot {slot}")).hint("redis-cli CLUSTER INFO")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

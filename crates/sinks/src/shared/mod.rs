@@ -1,4 +1,5 @@
 //! What the connectors share.
 
 pub(crate) mod common;
+pub(crate) mod held;
 pub(crate) mod relay;

@@ -55,6 +55,10 @@ impl SinkPlan for StdoutPlan {
         self.common.required
     }
 
+    fn encoding(&self) -> Option<String> {
+        Some(self.common.envelope.encoding())
+    }
+
     fn retry(&self) -> RetryPolicy {
         self.common.retry
     }

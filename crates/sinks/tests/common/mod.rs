@@ -1,10 +1,12 @@
 //! What the tests of this crate share: batches, plans, and how to read back what arrived.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
+pub mod kafka;
 pub mod nats;
 
 use deltaforge_core::batch::{BatchBuilder, Limits, TransactionHead};
 use deltaforge_core::config::{Fields, Findings, Node};
+use deltaforge_core::position::Position;
 use deltaforge_core::schema::{Column, TableName};
 use deltaforge_core::sink::{Delivered, Delivery, Receipt, Sink, SinkContext, SinkPlan};
 use deltaforge_core::source::{Names, SourceInfo};
@@ -19,8 +21,18 @@ use std::sync::Arc;
 pub const DELIVERY: Delivery = Delivery { seq: BatchSeq(1), epoch: Epoch(1) };
 
 pub fn context() -> SinkContext {
+    context_of("test")
+}
+
+pub fn context_of(pipeline: &str) -> SinkContext {
     let source = SourceInfo { connector: "postgresql", fields: &[] };
-    SinkContext { pipeline: "test".into(), tenant: "default".into(), source, metrics: None }
+    SinkContext {
+        pipeline: pipeline.into(),
+        tenant: "default".into(),
+        source,
+        shares_encoding: false,
+        metrics: None,
+    }
 }
 
 /// What parsing says: the plan, or the findings as `path: class: message`.
@@ -29,10 +41,20 @@ pub fn parse(
     config: serde_json::Value,
     required: Option<bool>,
 ) -> Result<Arc<dyn SinkPlan>, Vec<String>> {
+    parse_of("test", kind, config, required)
+}
+
+/// As [`parse`], in a pipeline of that name.
+pub fn parse_of(
+    pipeline: &str,
+    kind: &str,
+    config: serde_json::Value,
+    required: Option<bool>,
+) -> Result<Arc<dyn SinkPlan>, Vec<String>> {
     let node = Node::from_json(&config);
     let mut findings = Findings::default();
     let mut fields = Fields::new(&node, "config", &mut findings);
-    let names = Names { pipeline: "test", default_id: "test-sink" };
+    let names = Names { pipeline, default_id: "test-sink" };
     let kind = deltaforge_sinks::kinds().into_iter().find(|k| k.name() == kind).expect("a known sink");
     let plan = kind.parse(&mut fields, &names, required);
     fields.finish();
@@ -122,6 +144,49 @@ pub fn batch(ids: Range<i64>, pad: usize) -> Arc<Batch> {
     let pad = "x".repeat(pad);
     let row = |id| Row { table: "t", op: Op::Create, id, old_id: None, pad: &pad };
     batch_of(&ids.map(row).collect::<Vec<_>>())
+}
+
+/// Inserts of rows `ids` in one transaction that ends at `position`, in batches of `most` events: all but the last have no end.
+pub fn transaction(ids: Range<i64>, most: usize, position: &str) -> Vec<Arc<Batch>> {
+    let limits = Limits { max_events: most, max_bytes: usize::MAX, respect_source_tx: true };
+    let mut builder = BatchBuilder::new(limits, None, 0);
+    let table = builder.schema(schema("t"));
+    let mut batches = Vec::new();
+    builder.begin(TransactionHead { id: "755", ts_us: 1_700_000_000_000_000, ts_exact: true }, 0, |_| {});
+    for id in ids {
+        let mut event = builder.event(Op::Create, table);
+        let _: Result<(), Infallible> = event.after(2, |out| {
+            out.put(Value::Int(id));
+            out.put(Value::Text("x"));
+            Ok(())
+        });
+        event.finish(event_id(id));
+        if builder.is_full() {
+            batches.push(Arc::new(builder.cut().expect("a part")));
+        }
+    }
+    builder.commit(|out| out.extend_from_slice(position.as_bytes()));
+    batches.push(Arc::new(builder.cut().expect("the end")));
+    for (at, batch) in batches.iter().enumerate() {
+        assert_eq!(batch.end().is_some(), at + 1 == batches.len(), "only the last part has an end");
+    }
+    batches
+}
+
+/// Where the first batch of a test begins.
+pub fn origin() -> Position {
+    Position::from_json("{\"lsn\":\"0/0\",\"tx_id\":0}")
+}
+
+/// The position that a test gives to the end of row `id`'s transaction.
+pub fn position(id: i64) -> String {
+    format!("{{\"lsn\":\"0/{id:X}\",\"tx_id\":{id}}}")
+}
+
+/// A batch of one transaction that ends at the position of its last row.
+pub fn ended(ids: Range<i64>) -> Arc<Batch> {
+    let position = position(ids.end - 1);
+    transaction(ids, usize::MAX, &position).pop().expect("one batch")
 }
 
 /// A batch without events.

@@ -44,6 +44,27 @@ pub(super) fn redis() -> Result<PathBuf, String> {
     folder_with("redis-server", "DELTAFORGE_REDIS_BIN", &["/usr/bin".into(), "/usr/local/bin".into()])
 }
 
+/// The folder with Kafka's jars.
+pub(super) fn kafka() -> Result<PathBuf, String> {
+    let named = env::var_os("DELTAFORGE_KAFKA_LIBS").filter(|folder| !folder.is_empty());
+    let folder = match named {
+        Some(folder) => PathBuf::from(folder),
+        None => dev_dir()?.join("kafka/libs"),
+    };
+    let jars = fs::read_dir(&folder).ok().into_iter().flatten().flatten();
+    let found = jars.into_iter().any(|jar| jar.file_name().to_string_lossy().starts_with("kafka_2.13-"));
+    if found {
+        return Ok(folder);
+    }
+    Err(format!("no Kafka in {} (another place: DELTAFORGE_KAFKA_LIBS): {REMEDY}", folder.display()))
+}
+
+/// The Java that Kafka runs on: the system's.
+pub(super) fn java() -> Result<PathBuf, String> {
+    let folder = folder_with("java", "DELTAFORGE_JAVA_BIN", &["/usr/bin".into(), "/usr/local/bin".into()])?;
+    Ok(folder.join("java"))
+}
+
 /// The folder with `nats-server`.
 pub(super) fn nats(version: NatsVersion) -> Result<PathBuf, String> {
     let (variable, usual) = match version {

@@ -1,6 +1,7 @@
 //! The invariants, each checked at the moment at which it could break.
 
 use super::log::{MAX_EVENT_BYTES, event_id, event_index, lsn, payload};
+use super::plan::Stores;
 use super::world::{Facts, LaneFacts, Run, World};
 use deltaforge_core::batch::{Batch, Event, Op};
 use deltaforge_core::checkpoint::Checkpoint;
@@ -11,8 +12,16 @@ use std::sync::Arc;
 
 impl World {
     /// A sink is handed a batch: order, contiguity, identity, content, limits, whole transactions, ends.
-    pub(super) fn check_delivery(&self, run: usize, sink: usize, batch: &Arc<Batch>, delivery: Delivery) {
-        let mut wrong = self.check_order(run, sink, batch, delivery);
+    /// `lacks` is the event that an exactly-once sink's target lacks first, once this connection's other batches are there.
+    pub(super) fn check_delivery(
+        &self,
+        run: usize,
+        sink: usize,
+        batch: &Arc<Batch>,
+        delivery: Delivery,
+        lacks: Option<u64>,
+    ) {
+        let mut wrong = self.check_order(run, sink, batch, delivery, lacks);
         wrong.extend(self.check_shape(run, sink, batch));
         wrong.extend(batch.events().enumerate().filter_map(|(n, event)| self.check_event(&event, n)).take(1));
         wrong.extend(self.check_schema_numbers(batch));
@@ -27,9 +36,16 @@ impl World {
     }
 
     /// Nothing is left out; what comes again comes as a contiguous stretch, and only for a reason.
-    fn check_order(&self, run: usize, sink: usize, batch: &Batch, delivery: Delivery) -> Vec<String> {
+    fn check_order(
+        &self,
+        run: usize,
+        sink: usize,
+        batch: &Batch,
+        delivery: Delivery,
+        lacks: Option<u64>,
+    ) -> Vec<String> {
         let mut wrong = Vec::new();
-        let strict = self.plan.must_reach(sink);
+        let (strict, is_exact) = (self.plan.must_reach(sink), lacks.is_some());
         let mut facts = self.facts();
         facts.handed_over = true;
         let Facts { runs, .. } = &mut *facts;
@@ -47,17 +63,19 @@ impl World {
         let lane = of_run.lanes[sink].clone();
         let seq_due = lane.last_seq.unwrap_or(lane.next_seq) + 1;
         let seq = delivery.seq.0;
-        if (strict && seq != seq_due) || seq < seq_due {
+        // A batch that the target holds is not handed over.
+        if (strict && !is_exact && seq != seq_due) || seq < seq_due {
             wrong.push(format!("batch number {seq} where {seq_due} is due"));
         }
-        let mut due = lane.last.map(|last| last + 1).or(lane.next).or(of_run.from).unwrap_or(0);
+        let mut due = lacks.or(lane.last.map(|last| last + 1)).or(lane.next).or(of_run.from).unwrap_or(0);
         for event in batch.events() {
             let Some(index) = event_index(event.id()).filter(|i| *i < self.log.len()) else {
                 wrong.push(format!("an event that never was: {}", event.id()));
                 break;
             };
             let passed_over = index > due && !strict;
-            if index != due && !passed_over && !self.may_come_again(of_run, strict, due, index) {
+            let may_come_again = !is_exact && self.may_come_again(of_run, strict, due, index);
+            if index != due && !passed_over && !may_come_again {
                 wrong.push(format!("event {index} comes where {due} is due"));
                 break;
             }
@@ -104,7 +122,9 @@ impl World {
                 && transaction.count as usize * MAX_EVENT_BYTES <= settings.max_bytes;
             let end = transaction.first + u64::from(transaction.count) - 1;
             let edge = if at_start { transaction.first } else { end };
-            fits && index != edge && !(at_start && of_run.from == Some(index))
+            // What a chain holds of a transaction is left out.
+            let may_begin = of_run.from == Some(index) || self.plan.sinks[sink].stores == Stores::Chain;
+            fits && index != edge && !(at_start && may_begin)
         };
         if settings.respect_source_tx && (is_split(first, true) || is_split(last, false)) {
             wrong.push(format!("events {first} to {last} split a transaction that is within the limits"));
@@ -205,7 +225,8 @@ impl World {
         let batch =
             4 * (settings.max_bytes.min(events * MAX_EVENT_BYTES) + MAX_EVENT_BYTES) + 400 * (events + 4);
         let ceiling = self.plan.memory_limit.min(self.plan.process_limit) + 2 * batch as u64;
-        let refuses = self.plan.sinks.iter().any(|s| s.refuses_every.is_some());
+        // The rest of a batch is a copy.
+        let refuses = self.plan.exact || self.plan.sinks.iter().any(|s| s.refuses_every.is_some());
         let alive: usize =
             facts.batches.iter().filter_map(std::sync::Weak::upgrade).map(|b| b.memory_bytes()).sum();
         let several = facts.runs.iter().filter(|r| !r.over).count() > 1;
@@ -227,7 +248,10 @@ impl World {
         let LaneFacts { next, next_seq, acknowledged: mine, .. } = &mut of_run.lanes[sink];
         mine.resize(self.log.changes.len(), false);
         for index in batch.events().filter_map(|e| event_index(e.id())).filter(|i| *i < self.log.len()) {
-            acknowledged[index as usize] |= 1 << sink;
+            // What is staged is nowhere yet: a target that stores positions says itself what it holds.
+            if self.plan.sinks[sink].stores == Stores::Nothing {
+                acknowledged[index as usize] |= 1 << sink;
+            }
             mine[index as usize] = true;
             *next = Some(index + 1);
         }
@@ -337,6 +361,7 @@ impl World {
         facts.saved = Some((lsn, checkpoint.events_done));
         facts.saved_index = self.log.bound(lsn).unwrap_or(0) + checkpoint.events_done;
         facts.runs[run].saves += 1;
+        facts.state_is_lost = false;
     }
 
     /// I1: nobody is told a place that is not saved, or that is not an end.
@@ -366,6 +391,14 @@ impl World {
 
     /// What a stopped engine did not deliver to a sink, it has counted.
     pub(super) fn check_given_up(&self, run: usize, sink: usize, given_up: u64) {
+        if self.plan.sinks[sink].stores != Stores::Nothing {
+            if given_up > 0 {
+                self.violated(format!(
+                    "run {run} gave up {given_up} events for sink{sink}, which stores positions"
+                ));
+            }
+            return;
+        }
         let facts = self.facts();
         let of_run = &facts.runs[run];
         let mine = &of_run.lanes[sink].acknowledged;
@@ -388,6 +421,9 @@ impl World {
         let facts = self.facts();
         let mut wrong = Vec::new();
         let origin = facts.origin.unwrap_or(0);
+        if self.plan.sinks[sink].stores != Stores::Nothing {
+            wrong.extend(facts.exact[sink].is_incomplete(origin, &self.log));
+        }
         let target = &facts.targets[sink];
         let missing: Vec<u64> = (origin..self.log.len()).filter(|i| !target.seen[*i as usize]).collect();
         if self.plan.must_reach(sink) && !missing.is_empty() {

@@ -1,11 +1,12 @@
 //! Drives one simulated world: starts engines, carries orders out, watches, and in the end holds the engine to its promises.
 
 use super::engine::Engine;
+use super::exact::FENCED;
 use super::plan::Order;
 use super::rng::Rng;
 use super::sink::POISON;
-use super::source::{BUSY, LOOP_BROKE_DOWN, SOURCE_ID};
-use super::world::{Facts, World};
+use super::source::{BUSY, LOOP_BROKE_DOWN, PRUNED, SOURCE_ID};
+use super::world::{Facts, Stored, World};
 use deltaforge_core::checkpoint::StateStore;
 use deltaforge_engine::status::{State, Status};
 use std::collections::VecDeque;
@@ -24,6 +25,10 @@ const STOP_LIMIT: Duration = Duration::from_secs(1200);
 const HONEST_WITHIN: Duration = Duration::from_secs(5);
 /// What makes an engine fail must have made it fail by then.
 const FAILS_WITHIN: Duration = Duration::from_secs(12);
+/// The engine's word for a state that is gone and cannot be done without.
+const STATE_LOST: &str = "state.checkpoint_lost";
+/// The engine's word for a target that somebody else writes to.
+const POSITION_MOVED: &str = "sink.position_moved";
 /// A pause is carried out within this.
 const PAUSED_WITHIN: Duration = Duration::from_secs(3);
 
@@ -37,6 +42,10 @@ pub(super) struct Driver {
     orders: VecDeque<(Duration, Order)>,
     restart_at: Option<Duration>,
     pause: Option<Pause>,
+    /// The store as it was before it was lost, and what was true of it.
+    backup: Option<(Arc<dyn StateStore>, Stored)>,
+    must_bring_back: bool,
+    stopping_since: Option<Duration>,
     /// The source has told its end, and the engine has stopped of itself.
     finished: bool,
 }
@@ -57,6 +66,9 @@ impl Driver {
             world,
             store,
             engines: Vec::new(),
+            backup: None,
+            must_bring_back: false,
+            stopping_since: None,
             restart_at: None,
             pause: None,
             finished: false,
@@ -91,6 +103,9 @@ impl Driver {
 
     async fn start(&mut self) {
         self.restart_at = None;
+        if std::mem::take(&mut self.must_bring_back) {
+            self.bring_state_back().await;
+        }
         // One that is paused for ever would never learn that it was replaced.
         if let (Some(_), Some(engine)) = (self.pause.take(), self.engines.last()) {
             engine.resume().await;
@@ -119,9 +134,14 @@ impl Driver {
             Order::Pause(_) => "pauses",
             Order::Stop(_) => "stops",
             Order::Second => "second engines",
+            Order::Lose(_) => "states lost",
         });
         match order {
             Order::Crash(down) => self.crash(down).await,
+            Order::Lose(down) => {
+                self.crash(down).await;
+                self.lose_state();
+            }
             Order::Stop(down) => self.stop(Some(down)).await,
             Order::Second => self.start().await,
             Order::Pause(length) => {
@@ -145,6 +165,28 @@ impl Driver {
         self.restart_at = Some(self.world.now() + down);
     }
 
+    /// The store is empty from now on. Where no target knows better, nothing is left to go on from, and nothing is shown.
+    fn lose_state(&mut self) {
+        if self.world.knows_no_position() || self.world.facts().state_is_lost {
+            return;
+        }
+        self.world.trace(|| "the state is LOST".into());
+        let empty = deltaforge_state::open("memory:").expect("a store in memory opens");
+        let store = std::mem::replace(&mut self.store, empty);
+        self.backup = Some((store, self.world.forget_state()));
+    }
+
+    /// Somebody brings the state back; nothing runs meanwhile.
+    async fn bring_state_back(&mut self) {
+        self.kill(0..self.engines.len()).await;
+        if let Some((store, stored)) = self.backup.take() {
+            self.world.trace(|| "the state is BROUGHT BACK".into());
+            self.world.count("states brought back");
+            self.store = store;
+            self.world.remember_state(stored);
+        }
+    }
+
     async fn kill(&mut self, which: std::ops::Range<usize>) {
         let runs: Vec<usize> = self.engines.drain(which).map(|engine| engine.run).collect();
         // Tasks end when they are next looked at.
@@ -155,6 +197,9 @@ impl Driver {
     /// Stops the newest engine and waits for it, looking on.
     async fn stop(&mut self, restart_after: Option<Duration>) {
         self.pause = None;
+        let in_trouble = self.condition().is_some_and(|status| status.trouble.is_some());
+        self.stopping_since =
+            Some(if self.world.plan.exact && in_trouble { Duration::ZERO } else { self.world.now() });
         let last = self.engines.last().map(|engine| (engine.run, engine.metrics.clone()));
         let Some(mut stop) = self.engines.last_mut().and_then(|engine| engine.stop(STOP_LIMIT)) else {
             return;
@@ -193,6 +238,15 @@ impl Driver {
         if self.rng.chance(400) {
             self.world.prune();
         }
+        if self.world.plan.exact && self.pause.is_none() {
+            // One that begins again takes the checkpoint over from whoever took it over from it.
+            let facts = self.world.facts();
+            self.engines.sort_by_key(|engine| {
+                let epoch = facts.runs[engine.run].epoch;
+                (epoch.is_none(), epoch)
+            });
+        }
+        (0..self.world.plan.sinks.len()).for_each(|sink| self.world.land(sink));
         self.world.check_released();
         let newest = self.engines.len().checked_sub(1);
         let mut ended = Vec::new();
@@ -225,15 +279,29 @@ impl Driver {
         let epoch = facts.runs[engine.run].epoch;
         let was_replaced = facts.runs.iter().any(|other| other.epoch > epoch);
         let given = facts.runs[engine.run].given;
+        let taken_over_at = facts.runs[engine.run].taken_over_at;
         facts.cured |= doom.contains(&POISON);
         drop(facts);
         let is_right = match status.state {
             State::Stopped => {
-                self.check_stopped(given);
+                // One that is about to begin again, or would have to while it drains, leaves that to the next start. And so does
+                // one that still reads what its targets hold behind their positions.
+                let begins =
+                    self.stopping_since.is_some_and(|since| taken_over_at.is_some_and(|at| at >= since));
+                if begins || self.world.holds_inside() {
+                    self.world.count("stops that left the rest to the next start");
+                } else {
+                    self.check_stopped(given);
+                }
                 self.finished = self.world.plan.source.ends && !engine.is_stopping();
                 engine.is_stopping() || self.finished
             }
-            State::Failed => doom.contains(&code.as_str()) || (code == "state.fenced" && was_replaced),
+            State::Failed => match code.as_str() {
+                STATE_LOST => self.world.needs_the_state(engine.run),
+                FENCED | POSITION_MOVED => self.world.lost_a_target(engine.run),
+                "state.fenced" => was_replaced,
+                code => doom.contains(&code),
+            },
             // The loop itself broke down: the supervisor reads that from the closed channel.
             State::Running | State::Paused => doom.contains(&LOOP_BROKE_DOWN),
         };
@@ -241,12 +309,16 @@ impl Driver {
             (State::Stopped, _) => "ended: stopped",
             (State::Failed, POISON) => "ended: an event refused",
             (State::Failed, "state.fenced") => "ended: fenced",
+            (State::Failed, FENCED | POSITION_MOVED) => "ended: fenced at a target",
+            (State::Failed, STATE_LOST) => "ended: the state is lost",
             (State::Failed, _) => "ended: failed otherwise",
             (State::Running | State::Paused, _) => "ended: broke down",
         });
         if !is_right {
             self.world.violated(format!("run {} ended with {status:?}", engine.run));
         }
+        let was_lost = self.world.facts().state_was_lost;
+        self.must_bring_back |= is_right && was_lost && [STATE_LOST, PRUNED].contains(&code.as_str());
         // Whoever is fenced gave way to one that goes on.
         let goes_on = code == "state.fenced" && !self.engines.is_empty();
         if is_newest && !self.finished && !engine.is_stopping() && !goes_on {

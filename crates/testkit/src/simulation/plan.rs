@@ -9,6 +9,8 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) seed: u64,
+    /// Some sink stores positions with its data.
+    pub(super) exact: bool,
     /// From then on nothing fails any more: what must happen "in the end" must happen soon after.
     pub(super) calm_at: Duration,
     pub(super) policy: CommitPolicy,
@@ -38,6 +40,8 @@ pub(super) enum Order {
     Stop(Duration),
     /// Somebody starts a second engine on the same key.
     Second,
+    /// A crash, and the state store is empty when the next start comes after so long.
+    Lose(Duration),
 }
 
 /// The log.
@@ -100,10 +104,21 @@ impl Weather {
     }
 }
 
+/// What a sink's target stores besides the events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stores {
+    Nothing,
+    /// Positions, in one atomic step with the events before them.
+    Transactions,
+    /// Each event for good, the position with it: a chain in which each link names the one before.
+    Chain,
+}
+
 /// A sink's manners.
 #[derive(Clone, Debug)]
 pub(super) struct SinkTraits {
     pub(super) id: String,
+    pub(super) stores: Stores,
     pub(super) required: bool,
     pub(super) retry: RetryPolicy,
     pub(super) weather: Weather,
@@ -211,6 +226,7 @@ impl Plan {
         }
         Plan {
             seed,
+            exact: false,
             calm_at,
             policy,
             memory_limit,
@@ -226,12 +242,42 @@ impl Plan {
         }
     }
 
+    /// The same world, but that sinks store positions, and that the state is lost.
+    pub(super) fn roll_exact(seed: u64) -> Plan {
+        let mut plan = Plan::roll(seed);
+        let rng = &mut Rng::of(seed, "exact", 0);
+        plan.exact = true;
+        if matches!(plan.policy, CommitPolicy::Quorum(_)) {
+            plan.policy = CommitPolicy::All;
+        }
+        let certain = rng.below(plan.sinks.len() as u64) as usize;
+        for (number, sink) in plan.sinks.iter_mut().enumerate() {
+            if number == certain || rng.chance(600) {
+                sink.stores = if rng.chance(550) { Stores::Transactions } else { Stores::Chain };
+                (sink.required, sink.refuses_every, sink.retry.max_attempts) = (true, None, 0);
+            }
+        }
+        // Many parts of transactions cost many deliveries.
+        plan.log.events = plan.log.events.min(2500);
+        plan.log.largest = rng.pick(&[8, 60, 400, 400]);
+        plan.batch = roll_exact_batch(rng);
+        plan.vary_batch = rng.chance(700);
+        let misfortunes = if plan.orders.is_empty() { 0 } else { rng.pick(&[0, 1, 1, 2]) };
+        for _ in 0..misfortunes {
+            let down = Duration::from_millis(rng.scale(1, 8000));
+            plan.orders.push((rng.millis(500, plan.calm_at.as_millis() as u64), Order::Lose(down)));
+        }
+        plan.orders.sort_by_key(|(at, _)| *at);
+        plan
+    }
+
     /// The batch settings of a start.
     pub(super) fn batch_of(&self, run: usize) -> BatchSettings {
         if run == 0 || !self.vary_batch {
             return self.batch;
         }
-        roll_batch(&mut Rng::of(self.seed, "batch", run as u64), self.memory_limit < 1 << 20)
+        let rng = &mut Rng::of(self.seed, "batch", run as u64);
+        if self.exact { roll_exact_batch(rng) } else { roll_batch(rng, self.memory_limit < 1 << 20) }
     }
 
     /// Whether each event must reach this sink before the checkpoint passes it.
@@ -263,10 +309,21 @@ fn roll_batch(rng: &mut Rng, small: bool) -> BatchSettings {
     }
 }
 
+/// As validation demands of exactly-once sinks: transactions are whole. Small, so that many are above the limits.
+fn roll_exact_batch(rng: &mut Rng) -> BatchSettings {
+    BatchSettings {
+        max_events: rng.pick(&[1, 3, 7, 25, 100, 1000]),
+        max_bytes: rng.pick(&[3_000, 20_000, 1 << 20]),
+        respect_source_tx: true,
+        ..roll_batch(rng, false)
+    }
+}
+
 fn roll_sink(rng: &mut Rng, number: u64, calm_at: Duration, fair: bool) -> SinkTraits {
     let required = number == 0 && rng.chance(900) || rng.chance(500);
     SinkTraits {
         id: format!("sink{number}"),
+        stores: Stores::Nothing,
         required,
         retry: RetryPolicy {
             initial_ms: rng.scale(20, 1000),

@@ -1,14 +1,16 @@
 //! The simulated sinks: they accept, wait, fail before or after having applied a batch, stall, refuse, and break down.
 
+use super::exact::{Writer, fenced};
 use super::log::event_index;
-use super::plan::SinkTraits;
+use super::plan::{SinkTraits, Stores};
 use super::rng::{Rng, mix};
 use super::world::World;
 use async_trait::async_trait;
+use deltaforge_core::Position;
 use deltaforge_core::batch::{Batch, EventId};
 use deltaforge_core::config::{Report, RetryPolicy};
 use deltaforge_core::fault::{Class, Fault, Kind};
-use deltaforge_core::sink::{Delivered, Delivery, Receipt, Sink, SinkContext, SinkPlan};
+use deltaforge_core::sink::{Delivered, Delivery, Held, Receipt, Sink, SinkContext, SinkPlan};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,6 +41,10 @@ impl SinkPlan for SimSinkPlan {
         self.traits().required
     }
 
+    fn exactly_once(&self) -> bool {
+        self.traits().stores != Stores::Nothing
+    }
+
     fn retry(&self) -> RetryPolicy {
         self.traits().retry
     }
@@ -65,7 +71,10 @@ impl SinkPlan for SimSinkPlan {
         (lane.last, lane.last_seq, lane.is_open) = (None, None, true);
         drop(facts);
         world.trace(|| format!("run {} sink{} open", self.run, self.sink));
+        let writer = Writer::new(world, traits.stores);
+        let recovered = writer.as_ref().and_then(|_| world.recover(self.run, self.sink));
         let session = Session {
+            writer,
             world: world.clone(),
             run: self.run,
             sink: self.sink,
@@ -74,14 +83,19 @@ impl SinkPlan for SimSinkPlan {
             last_at: Duration::ZERO,
             rng,
         };
-        Ok(Box::new(SimSink(Arc::new(Mutex::new(session)))))
+        Ok(Box::new(SimSink { session: Arc::new(Mutex::new(session)), recovered }))
     }
 }
 
 /// A connection to a target.
-struct SimSink(Arc<Mutex<Session>>);
+struct SimSink {
+    session: Arc<Mutex<Session>>,
+    recovered: Option<Held>,
+}
 
 struct Session {
+    /// Where the target stores positions.
+    writer: Option<Writer>,
     world: Arc<World>,
     run: usize,
     sink: usize,
@@ -116,9 +130,32 @@ impl Sink for SimSink {
                 if applies_at_once {
                     self.session().apply_through(seq);
                 }
-                Ok(receipt(self.0.clone(), batch, seq, at, fails))
+                Ok(receipt(self.session.clone(), batch, seq, at, fails))
             }
         }
+    }
+
+    fn recovered(&self) -> Option<&Held> {
+        self.recovered.as_ref()
+    }
+
+    async fn take_over(&mut self, from: &Position) -> Result<Option<Held>, Fault> {
+        let (world, of, writer, mut rng) = {
+            let mut session = self.session();
+            let of = (session.run, session.sink);
+            (session.world.clone(), of, session.writer.take(), session.rng.clone())
+        };
+        let Some(mut writer) = writer else {
+            world.violated("a sink that stores no positions is asked for one");
+            return Ok(None);
+        };
+        // Nobody has answered for anything before that.
+        world.facts().runs[of.0].lanes[of.1].is_open = false;
+        let held = writer.take_over(&world, of, from, &mut rng).await;
+        world.facts().runs[of.0].lanes[of.1].is_open = held.is_ok();
+        let mut session = self.session();
+        (session.writer, session.rng) = (Some(writer), rng);
+        held
     }
 
     async fn close(self: Box<Self>) {
@@ -144,6 +181,9 @@ fn receipt(session: Arc<Mutex<Session>>, batch: Arc<Batch>, seq: u64, at: Durati
         }
         session.apply_through(seq);
         let (world, run, sink) = (session.world.clone(), session.run, session.sink);
+        if session.is_fenced() {
+            return Err(fenced());
+        }
         world.note_acknowledged(run, sink, &batch, seq);
         world.trace(|| format!("run {run} sink{sink} acknowledges {seq}"));
         Ok(Delivered { bytes: batch.estimated_bytes() as u64 })
@@ -156,7 +196,7 @@ fn lock(session: &Mutex<Session>) -> MutexGuard<'_, Session> {
 
 impl SimSink {
     fn session(&self) -> MutexGuard<'_, Session> {
-        lock(&self.0)
+        lock(&self.session)
     }
 }
 
@@ -172,7 +212,7 @@ impl Drop for SimSink {
 impl Session {
     /// The batch arrives; how long until it is accepted.
     fn begin(&mut self, batch: &Arc<Batch>, delivery: Delivery) -> Duration {
-        let Session { world, run, sink, rng, .. } = self;
+        let Session { world, run, sink, rng, writer, .. } = self;
         world.trace(|| {
             let ids = (batch.event(0), batch.event(batch.len().saturating_sub(1)));
             let index = |e: Option<deltaforge_core::Event<'_>>| {
@@ -181,14 +221,25 @@ impl Session {
             let (first, last) = (index(ids.0), index(ids.1));
             format!("run {run} sink{sink} is given {}: {first}..={last} {:?}", delivery.seq.0, batch.end())
         });
-        world.check_delivery(*run, *sink, batch, delivery);
+        world.check_delivery(*run, *sink, batch, delivery, writer.as_ref().map(Writer::lacks));
+        if let Some(writer) = writer {
+            writer.note_handed(world, batch);
+        }
         let most = if world.is_calm() { 0 } else { world.plan.sinks[*sink].accept_ms };
         rng.millis(0, most)
     }
 
-    fn decide(&mut self, batch: &Batch, delivery: Delivery) -> Fate {
+    fn is_fenced(&self) -> bool {
+        self.writer.as_ref().is_some_and(|writer| writer.is_fenced(&self.world, self.sink))
+    }
+
+    fn decide(&mut self, batch: &Arc<Batch>, delivery: Delivery) -> Fate {
         let world = self.world.clone();
         let (traits, now) = (&world.plan.sinks[self.sink], world.now());
+        if self.is_fenced() {
+            world.count("deliveries fenced");
+            return Fate::Refused(fenced());
+        }
         if let Some(fault) = self.refusal(batch) {
             return Fate::Refused(fault);
         }
@@ -213,7 +264,7 @@ impl Session {
                 world.trace(|| {
                     format!("sink{} applies {} and says that it failed", self.sink, delivery.seq.0)
                 });
-                world.apply(self.sink, batch);
+                self.apply(batch);
             }
             world.count("deliveries refused");
             return Fate::Refused(Fault::retry("sim.timeout", "no answer in time").kind(Kind::Timeout));
@@ -276,7 +327,16 @@ impl Session {
     fn apply_through(&mut self, seq: u64) {
         while self.waiting.front().is_some_and(|(waiting, _)| *waiting <= seq) {
             if let Some((_, batch)) = self.waiting.pop_front() {
-                self.world.apply(self.sink, &batch);
+                self.apply(&batch);
+            }
+        }
+    }
+
+    fn apply(&mut self, batch: &Batch) {
+        match &mut self.writer {
+            None => self.world.apply(self.sink, batch),
+            Some(writer) => {
+                let _fenced_if_not = writer.write(&self.world, self.sink, batch);
             }
         }
     }
@@ -285,6 +345,10 @@ impl Session {
     fn fail(&mut self) {
         if std::mem::replace(&mut self.dead, true) {
             return;
+        }
+        if let Some(writer) = &mut self.writer {
+            let batches = self.waiting.drain(..).map(|(_, batch)| batch).collect();
+            return writer.leave(&self.world, self.sink, batches, &mut self.rng);
         }
         let ambiguous = self.world.plan.sinks[self.sink].ambiguous_per_mille;
         while let Some((seq, _)) = self.waiting.front() {

@@ -1,10 +1,13 @@
 //! The simulated store: the real one in memory, behind bad weather. What it holds outlives the engines.
 
 use super::rng::Rng;
-use super::world::World;
+use super::world::{LaneFacts, World};
 use async_trait::async_trait;
 use deltaforge_core::checkpoint::{
     Checkpoint, CheckpointStore, DocumentStore, Lease, SchemaHistory, StateStore, Version,
+};
+use deltaforge_core::dead_letter::{
+    Appended, DeadLetter, DeadLetterPage, DeadLetterQuery, DeadLetterStore, NewDeadLetter, Room, Which,
 };
 use deltaforge_core::fault::{Fault, Kind};
 use deltaforge_core::position::Epoch;
@@ -53,6 +56,13 @@ impl SimStore {
 
     /// Makes a call with a fate: late, twice as late, in vain, or in effect without an answer.
     async fn call<T>(&self, what: &str, call: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+        self.world.facts().runs[self.run].awaits_store = true;
+        let done = self.make(what, call).await;
+        self.world.facts().runs[self.run].awaits_store = false;
+        done
+    }
+
+    async fn make<T>(&self, what: &str, call: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
         let fate = self.fate();
         tokio::time::sleep(fate.before).await;
         if fate.fails == Some(false) {
@@ -104,6 +114,14 @@ impl CheckpointStore for SimStore {
                 run.resumed = true;
                 run.from_inside = done > 0;
                 run.given = Some(lsn);
+            }
+            if self.world.plan.exact {
+                // It begins where its sinks stand, perhaps not for the first time.
+                (run.from, run.given, run.handed) = (None, None, 0);
+                for lane in &mut run.lanes {
+                    let acknowledged = std::mem::take(&mut lane.acknowledged);
+                    *lane = LaneFacts { acknowledged, ..LaneFacts::default() };
+                }
             }
             drop(facts);
             self.world.count(match place {
@@ -198,5 +216,42 @@ impl DocumentStore for SimStore {
 
     async fn documents(&self) -> Result<Vec<(String, String)>, Fault> {
         self.inner.documents().await
+    }
+}
+
+#[async_trait]
+impl DeadLetterStore for SimStore {
+    async fn append_dead_letter(
+        &self,
+        source_id: &str,
+        entry: NewDeadLetter,
+        room: Room,
+        epoch: Epoch,
+    ) -> Result<Appended, Fault> {
+        self.call("append dead letter", self.inner.append_dead_letter(source_id, entry, room, epoch)).await
+    }
+
+    async fn dead_letters(&self, source_id: &str, query: &DeadLetterQuery) -> Result<DeadLetterPage, Fault> {
+        self.inner.dead_letters(source_id, query).await
+    }
+
+    async fn dead_letters_by_id(&self, source_id: &str, ids: &[u64]) -> Result<Vec<DeadLetter>, Fault> {
+        self.inner.dead_letters_by_id(source_id, ids).await
+    }
+
+    async fn remove_dead_letters(&self, source_id: &str, which: &Which) -> Result<u64, Fault> {
+        self.inner.remove_dead_letters(source_id, which).await
+    }
+
+    async fn count_attempts(&self, source_id: &str, ids: &[u64]) -> Result<(), Fault> {
+        self.inner.count_attempts(source_id, ids).await
+    }
+
+    async fn trim_dead_letters(&self, source_id: &str, before_ms: i64) -> Result<u64, Fault> {
+        self.inner.trim_dead_letters(source_id, before_ms).await
+    }
+
+    async fn count_dead_letters(&self, source_id: &str) -> Result<u64, Fault> {
+        self.inner.count_dead_letters(source_id).await
     }
 }

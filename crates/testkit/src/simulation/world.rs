@@ -3,6 +3,7 @@
 //! The facts are noted by the simulated source, sinks and store as they happen, never asked of the engine: the engine is
 //! judged by what it did to them.
 
+use super::exact::ExactTarget;
 use super::log::{Log, Tables};
 use super::plan::Plan;
 use super::rng::Rng;
@@ -43,6 +44,14 @@ pub(super) struct Facts {
     pub(super) reader: Reader,
     pub(super) runs: Vec<Run>,
     pub(super) targets: Vec<Target>,
+    /// By sink: the positions that its target stores, where it does.
+    pub(super) exact: Vec<ExactTarget>,
+    /// Connections to targets that store positions, so far.
+    pub(super) sessions: u64,
+    /// The store is empty although it was not before, and nothing has been saved since.
+    pub(super) state_is_lost: bool,
+    /// It was lost and nobody has brought it back.
+    pub(super) state_was_lost: bool,
     /// By event: a bit for each sink that has acknowledged it.
     pub(super) acknowledged: Vec<u8>,
     /// All events before this one are acknowledged as the policy asks.
@@ -97,6 +106,10 @@ pub(super) struct Run {
     pub(super) deliveries: u64,
     pub(super) acknowledgements: u64,
     pub(super) saves: u64,
+    /// When it took a target over last.
+    pub(super) taken_over_at: Option<Duration>,
+    /// The store has not answered it.
+    pub(super) awaits_store: bool,
     /// Its source has nothing for it until then.
     pub(super) silent_until: Duration,
     /// Source sessions that broke.
@@ -119,8 +132,19 @@ pub(super) struct LaneFacts {
     /// The event after the last acknowledged batch, and that batch's number.
     pub(super) next: Option<u64>,
     pub(super) next_seq: u64,
+    /// What the target was seen to hold when the sink was opened last: a place.
+    pub(super) recovered: Option<u64>,
     /// By event, from the run's first: acknowledged to this engine.
     pub(super) acknowledged: Vec<bool>,
+}
+
+/// What is true of the store.
+#[derive(Debug, Default)]
+pub(super) struct Stored {
+    saved: Option<(u64, u64)>,
+    saved_index: u64,
+    schema_numbers: BTreeMap<(u8, u8), u64>,
+    stored_schemas: u64,
 }
 
 /// What a sink's target holds, whoever wrote it.
@@ -134,17 +158,39 @@ pub(super) struct Target {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, traces: bool) -> World {
-        let plan = Plan::roll(seed);
-        let log = Log::generate(&plan.log, &mut Rng::of(seed, "log", 0));
+    pub(super) fn new(plan: Plan, traces: bool) -> World {
+        let log = Log::generate(&plan.log, &mut Rng::of(plan.seed, "log", 0));
         let target =
             Target { tables: log.empty(), seen: vec![false; log.changes.len()], applied: 0, deliveries: 0 };
         let facts = Facts {
             acknowledged: vec![0; log.changes.len()],
             targets: vec![target; plan.sinks.len()],
+            exact: vec![ExactTarget::default(); plan.sinks.len()],
             ..Facts::default()
         };
         World { plan, log, start: Instant::now(), traces, facts: Mutex::new(facts) }
+    }
+
+    /// The store is lost, with whom it knew as its owner; what was true of it.
+    pub(super) fn forget_state(&self) -> Stored {
+        let mut facts = self.facts();
+        (facts.state_is_lost, facts.state_was_lost) = (true, true);
+        facts.runs.iter_mut().for_each(|run| run.epoch = None);
+        Stored {
+            saved: facts.saved.take(),
+            saved_index: std::mem::take(&mut facts.saved_index),
+            schema_numbers: std::mem::take(&mut facts.schema_numbers),
+            stored_schemas: std::mem::take(&mut facts.stored_schemas),
+        }
+    }
+
+    /// The store is there again.
+    pub(super) fn remember_state(&self, stored: Stored) {
+        let mut facts = self.facts();
+        (facts.state_is_lost, facts.state_was_lost) = (false, false);
+        facts.runs.iter_mut().for_each(|run| run.epoch = None);
+        (facts.saved, facts.saved_index) = (stored.saved, stored.saved_index);
+        (facts.schema_numbers, facts.stored_schemas) = (stored.schema_numbers, stored.stored_schemas);
     }
 
     /// Virtual time since the world began.
