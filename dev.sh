@@ -121,6 +121,26 @@ program() { # program NAME FOLDER:FOLDER…
   return 1
 }
 
+# An apt that knows only what FOLDER/etc/sources.list will say, and nothing of the system's packages. Sets `options` and `mirror`.
+apt_of_its_own() { # apt_of_its_own FOLDER
+  local f=$1 codename
+  # shellcheck source=/dev/null
+  codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")
+  # shellcheck disable=SC2016 # apt fills these in, not the shell
+  mirror=$(apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
+    awk -v c="$codename" '($1 == c || $1 == "stable") && $2 == "main" { print $3; exit }')
+  [ -n "$mirror" ] || die "apt knows no mirror of Debian $codename main; see 'apt-get indextargets'"
+  mkdir -p "$f"/{etc,state/lists/partial,cache/archives/partial,log}
+  touch "$f/state/status"
+  options=(
+    -o Dir::Etc::sourcelist="$f/etc/sources.list" -o Dir::Etc::sourceparts=/dev/null
+    -o Dir::State="$f/state" -o Dir::State::status="$f/state/status"
+    -o Dir::Cache="$f/cache" -o Dir::Log="$f/log" -o APT::Sandbox::User=root -o Acquire::Languages=none
+    # A mirror that lags some days serves a test server as well. Signatures are checked all the same.
+    -o Acquire::Check-Valid-Until=false
+  )
+}
+
 # PostgreSQL 18 is newer than Debian 12, which has no MySQL at all. Their packages from Debian's unstable suite are
 # unpacked, with the libc that they want, into a folder; the system and its apt state stay as they are. The mirror is the
 # one that apt already uses.
@@ -136,28 +156,11 @@ setup_sid() {
   }
   if unpacked; then return 0; fi
 
-  local codename mirror suites suite options deb file
-  # shellcheck source=/dev/null
-  codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-stable}")
-  archive() {
-    # shellcheck disable=SC2016 # apt fills these in, not the shell
-    apt-get indextargets --format '$(RELEASE) $(COMPONENT) $(REPO_URI)' 'Created-By: Packages' |
-      awk -v c="$codename" '($1 == c || $1 == "stable") && $2 == "main" { print $3; exit }'
-  }
-  mirror=$(archive)
-  [ -n "$mirror" ] || die "apt knows no mirror of Debian $codename main; see 'apt-get indextargets'"
-
+  local mirror suites suite options deb file
   say "unpacking PostgreSQL 18 and MySQL into $sid"
   rm -rf "$sid"
-  mkdir -p "$sid"/{etc,state/lists/partial,cache/archives/partial,log,root}
-  touch "$sid/state/status"
-  options=(
-    -o Dir::Etc::sourcelist="$sid/etc/sources.list" -o Dir::Etc::sourceparts=/dev/null
-    -o Dir::State="$sid/state" -o Dir::State::status="$sid/state/status"
-    -o Dir::Cache="$sid/cache" -o Dir::Log="$sid/log" -o APT::Sandbox::User=root -o Acquire::Languages=none
-    # A mirror that lags some days serves a test server as well. Signatures are checked all the same.
-    -o Acquire::Check-Valid-Until=false
-  )
+  apt_of_its_own "$sid"
+  mkdir -p "$sid/root"
   known() {
     local package
     for package in "$@"; do apt-cache "${options[@]}" show "$package" >/dev/null 2>&1 || return 1; done
@@ -266,6 +269,35 @@ XML
   echo "$KAFKA_RECIPE" >"$d/recipe"
 }
 
+# NATS is one binary that any libc since 2.34 runs, so it is taken out of its packages, which would start a service: the
+# distribution's (2.9 on Debian 12), and sid's, which has atomic batches.
+setup_nats() {
+  local d=$DEV/nats mirror options
+  if [ -x "${DELTAFORGE_NATS_BIN:-$d/newest}/nats-server" ] && [ -x "${DELTAFORGE_NATS29_BIN:-$d/2.9}/nats-server" ]; then
+    return 0
+  fi
+  say "unpacking NATS into $d"
+  rm -rf "$d"
+  mkdir -p "$d/newest" "$d/2.9" "$d/apt"
+  apt_of_its_own "$d/apt"
+  echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" >"$d/apt/etc/sources.list"
+  take() { # take FOLDER [apt options]
+    local to=$1; shift
+    "${APT[@]}" -o APT::Sandbox::User=root "$@" download nats-server >&2
+    dpkg-deb --fsys-tarfile ./nats-server_*.deb |
+      tar -x -C "$to" --no-same-owner --strip-components=3 ./usr/sbin/nats-server
+    rm -f ./nats-server_*.deb
+  }
+  (
+    cd "$d/apt"
+    take ../2.9
+    "${APT[@]}" "${options[@]}" update >&2
+    take ../newest "${options[@]}"
+  )
+  rm -rf "$d/apt"
+  chmod -R u+rwX,a+rX "$d"
+}
+
 setup_servers() {
   need_packages "${SERVER_PACKAGES[@]}"
   setup_folder
@@ -275,6 +307,7 @@ setup_servers() {
   setup_sid
   setup_mariadb
   setup_kafka
+  setup_nats
   exec 9>&-
   [ -x "$PG15_BIN/postgres" ] || die "no PostgreSQL 15 in $PG15_BIN: Debian 12 has it; elsewhere set DELTAFORGE_PG15_BIN"
   program mariadbd "$MARIADB_BIN" >/dev/null ||
@@ -295,7 +328,9 @@ cmd_setup() {
   local server mysql_found='no MySQL'
   if server=$(program mysqld "$MYSQL_BIN"); then mysql_found="MySQL $(mysql_version "$server")"; fi
   say "ready: $("$PG15_BIN/postgres" --version), $("$PG18_BIN/postgres" --version), $mysql_found," \
-    "MariaDB $(mysql_version "$(program mariadbd "$MARIADB_BIN")"), $(redis-server --version | cut -d' ' -f1-3)"
+    "MariaDB $(mysql_version "$(program mariadbd "$MARIADB_BIN")"), $(redis-server --version | cut -d' ' -f1-3)," \
+    "$("${DELTAFORGE_NATS_BIN:-$DEV/nats/newest}/nats-server" --version)," \
+    "$("${DELTAFORGE_NATS29_BIN:-$DEV/nats/2.9}/nats-server" --version)"
 }
 
 # --- the development stack ----------------------------------------------------------------------------------------------
@@ -675,7 +710,7 @@ usage: ./dev.sh COMMAND
   lint                  formatting, lints, licences only
   bench [pg|mysql]      the benchmarks, against real servers, in a release build
   soak                  the tests in their long variants
-  setup                 install what is missing: build tools, PostgreSQL 15 and 18, MySQL, MariaDB, Redis, Kafka; quick when
+  setup                 install what is missing: build tools, PostgreSQL 15 and 18, MySQL, MariaDB, Redis, Kafka, NATS; quick when
                         nothing is
   up, down [-v], ps     the development stack: Docker when an engine answers, else from packages
                         PostgreSQL on 127.0.0.1:$PG_PORT and MySQL on 127.0.0.1:$MYSQL_PORT (databases shop; MariaDB
@@ -683,7 +718,8 @@ usage: ./dev.sh COMMAND
   help                  this text
 
 Environment: DELTAFORGE_DEV_DIR (where servers and their data live; now $DEV), DELTAFORGE_NO_DOCKER=1,
-DELTAFORGE_PG15_BIN, DELTAFORGE_PG18_BIN, DELTAFORGE_REDIS_BIN (folders with the binaries to use instead),
+DELTAFORGE_PG15_BIN, DELTAFORGE_PG18_BIN, DELTAFORGE_REDIS_BIN, DELTAFORGE_NATS_BIN,
+DELTAFORGE_NATS29_BIN (folders with the binaries to use instead),
 DELTAFORGE_MYSQL_BIN, DELTAFORGE_MARIADB_BIN (the same; FOLDER:FOLDER where server and clients are apart),
 DELTAFORGE_KAFKA_LIBS (a folder with the jars of a Kafka).
 TEXT

@@ -129,8 +129,8 @@ pub trait SinkPlan: Send + Sync {
         None
     }
 
-    /// How failed deliveries are tried again.
-    fn retry(&self) -> RetryPolicy;
+    /// How failed deliveries are tried again; the default depends on whether the commit policy may wait for the sink.
+    fn retry(&self, waited_for: bool) -> RetryPolicy;
 
     /// Read-only probes, each finding with its remedy.
     async fn check(&self) -> Report;

@@ -115,7 +115,7 @@ impl Lane {
         let begin = Arc::new(OnceLock::new());
         let lane = Running {
             sink: settings.sink,
-            retry: settings.plan.retry(),
+            retry: settings.plan.retry(settings.waited_for),
             exactly_once: settings.plan.exactly_once(),
             plan: settings.plan,
             source: settings.source,

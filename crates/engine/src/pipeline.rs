@@ -701,12 +701,12 @@ impl Loop {
     fn others_may_go_on(&self) -> bool {
         let is_free = |sink: usize| self.progress.pending(sink) < self.spec.batch.max_inflight;
         let is_away = |sink: usize| self.troubles.contains_key(self.spec.sinks[sink].id());
-        let mut waited_for = (0..self.lanes.len()).filter(|sink| self.progress.waits_for(*sink));
-        self.lanes.len() > 1
+        let mut sinks = 0..self.lanes.len();
+        sinks.len() > 1
             && self.progress.in_flight() < BACKLOG
             && !self.is_crowded()
-            && waited_for.clone().any(is_free)
-            && waited_for.all(|sink| is_free(sink) || is_away(sink))
+            && sinks.clone().any(|sink| is_free(sink) && !is_away(sink))
+            && sinks.all(|sink| !self.progress.waits_for(sink) || is_free(sink) || is_away(sink))
     }
 
     /// What sinks that have fallen behind hold fills half of the memory.

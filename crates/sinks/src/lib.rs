@@ -3,6 +3,7 @@
 //! - [`redis`]: Redis Streams, a batch being one transaction.
 //! - [`http`]: requests to a web server, one after the other.
 //! - [`kafka`]: Kafka topics, at least once or in transactions that hold the position as well.
+//! - [`nats`]: JetStream, each message demanding the one before it; or core NATS.
 //! - [`file`]: JSON lines, synced before they count as delivered.
 //! - [`stdout`]: JSON lines on standard output.
 //!
@@ -16,17 +17,25 @@ use deltaforge_encode::{Encoder, EnvelopePlan};
 pub mod file;
 pub mod http;
 pub mod kafka;
+pub mod nats;
 pub mod redis;
 mod shared;
 pub mod stdout;
 
 /// Every sink of this release, one row per connector.
 pub fn kinds() -> Vec<&'static dyn SinkKind> {
-    vec![&redis::RedisKind, &kafka::KafkaKind, &http::HttpKind, &file::FileKind, &stdout::StdoutKind]
+    vec![
+        &redis::RedisKind,
+        &kafka::KafkaKind,
+        &nats::NatsKind,
+        &http::HttpKind,
+        &file::FileKind,
+        &stdout::StdoutKind,
+    ]
 }
 
 /// Words of the specification for `type` that a later release builds.
-pub const PLANNED: &[&str] = &["nats", "starrocks", "s3", "clickhouse", "postgres"];
+pub const PLANNED: &[&str] = &["starrocks", "s3", "clickhouse", "postgres"];
 
 /// An event as native JSON, for people to look at. It is asked for of single events only, so an encoder of its own is cheap
 /// enough.

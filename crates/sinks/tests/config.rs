@@ -60,9 +60,12 @@ fn required_and_retry() {
     assert!(!plan(json!({ "required": false }), Some(false)).required());
     let findings = parse("stdout", json!({ "required": true }), Some(false)).err().unwrap();
     assert!(findings[0].starts_with("config.required: conflict: "), "{findings:?}");
-    assert_eq!(plan(json!({}), None).retry().max_attempts, 0);
-    assert_eq!(plan(json!({}), Some(false)).retry().max_attempts, 5);
-    assert_eq!(plan(json!({ "retry": { "initial_ms": 7 } }), Some(false)).retry().initial_ms, 7);
+    assert_eq!(plan(json!({}), None).retry(true).max_attempts, 0);
+    assert_eq!(plan(json!({}), Some(false)).retry(false).max_attempts, 5);
+    // Under the policy `all` it is waited for, whatever its flag says; what is written holds.
+    assert_eq!(plan(json!({}), Some(false)).retry(true).max_attempts, 0);
+    assert_eq!(plan(json!({ "retry": { "max_attempts": 3 } }), Some(false)).retry(true).max_attempts, 3);
+    assert_eq!(plan(json!({ "retry": { "initial_ms": 7 } }), Some(false)).retry(false).initial_ms, 7);
     assert_eq!(plan(json!({}), None).id(), "test-sink");
     assert_eq!(plan(json!({ "id": "mine" }), None).id(), "mine");
 }
@@ -244,7 +247,50 @@ fn file_and_stdout() {
 fn one_row_per_connector() {
     let kinds = deltaforge_sinks::kinds();
     let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
-    assert_eq!(names, ["redis", "kafka", "http", "file", "stdout"]);
+    assert_eq!(names, ["redis", "kafka", "nats", "http", "file", "stdout"]);
     assert!(deltaforge_sinks::PLANNED.iter().all(|planned| !names.contains(planned)));
     assert!(kinds.iter().all(|kind| !kind.summary().is_empty()));
+}
+
+#[test]
+fn nats() {
+    let base = json!({ "url": "nats://h", "subject": "shop.${source.table}", "stream": "S" });
+    let cases = [
+        (json!({ "url": "http://u:canary@h" }), "url", "form", "not a scheme of NATS"),
+        (json!({ "url": "nats://u:canary@" }), "url", "form", ""),
+        (json!({ "url": "nats://h/x" }), "url", "form", "nothing else"),
+        (json!({ "url": "nats://u:p@h", "token": "canary" }), "url", "conflict", "another login"),
+        (json!({ "url": "tls://h", "tls": { "mode": "disable" } }), "tls", "conflict", "contradicts"),
+        (json!({ "subject": "shop.*" }), "subject", "form", "wildcard"),
+        (json!({ "subject": "shop.>" }), "subject", "form", "wildcard"),
+        (json!({ "subject": "shop orders" }), "subject", "form", "blank"),
+        (json!({ "subject": "shop..orders" }), "subject", "form", "empty"),
+        (json!({ "subject": "$JS.x" }), "subject", "form", "server's own"),
+        (json!({ "stream": "a.b" }), "stream", "form", ""),
+        (json!({ "stream": null, "exactly_once": true }), "exactly_once", "conflict", "needs JetStream"),
+        (json!({ "stream": null, "create_stream": {} }), "create_stream", "conflict", "needs JetStream"),
+        (json!({ "create_stream": { "replicas": 6 } }), "create_stream.replicas", "range", ""),
+        (json!({ "create_stream": { "storage": "tape" } }), "create_stream.storage", "choice", ""),
+        (
+            json!({ "create_stream": { "max_age_secs": 60 } }),
+            "create_stream.duplicate_window_secs",
+            "conflict",
+            "",
+        ),
+        (json!({ "username": "u" }), "username", "conflict", "together"),
+        (json!({ "password": "canary" }), "password", "conflict", "together"),
+        (json!({ "token": "canary", "credentials_file": "f" }), "credentials_file", "conflict", "two ways"),
+        (json!({ "token": "canary", "nkey_file": "f" }), "nkey_file", "conflict", "two ways"),
+        (json!({ "nkey": "canary" }), "nkey", "form", "no seed"),
+        (json!({ "headers": { "Nats-Rollup": "x" } }), "headers", "conflict", "written by"),
+        (json!({ "headers": { "a b": "x" } }), "headers", "form", "visible"),
+        (json!({ "headers": { "a": "${nope.x}" } }), "headers", "form", "a: "),
+        (json!({ "send_timeout_secs": 0 }), "send_timeout_secs", "range", ""),
+    ];
+    refuse("nats", base, &cases);
+    for url in ["nats://a,b:1", "nats://a, tls://b", "tls://u:p@a:1,nats://b", "nats://token@h"] {
+        parse("nats", json!({ "url": url, "subject": "a" }), None).unwrap();
+    }
+    let exactly = json!({ "url": "nats://h", "subject": "a", "stream": "S", "exactly_once": true });
+    assert!(parse("nats", exactly, None).unwrap().exactly_once());
 }

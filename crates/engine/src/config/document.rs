@@ -97,6 +97,7 @@ pub(super) fn parse(
     let (batch, older) = parse_batch(batch_node, findings);
     let policy_node = parts.commit_policy.unwrap_or(&nothing);
     let commit_policy = parse_policy(policy_node, older, &sinks, findings);
+    attempts_by_default(&sinks, commit_policy, findings);
     promise_exactly_once(&sinks, &batch, commit_policy, findings);
     let memory_limit = parse_limits(parts.limits.unwrap_or(&nothing), memory_ceiling, findings);
     let dlq = parse_dlq(parts.dlq.unwrap_or(&nothing), registry.render_event, findings);
@@ -376,6 +377,8 @@ fn source_place(node: &Node, id: &str) -> (String, String, Span) {
 #[derive(Default)]
 struct Sinks {
     plans: Vec<Arc<dyn SinkPlan>>,
+    /// Where each of them is written.
+    paths: Vec<String>,
     /// Of exactly-once sinks: path and place of the setting, and whether the sink is required.
     exactly_once: Vec<(String, Span, bool)>,
     /// How many the document names, valid or not.
@@ -433,6 +436,7 @@ fn parse_sinks(node: &Node, pipeline: &str, registry: &Registry, findings: &mut 
             findings.defaults.retain(|(path, _)| *path != in_config);
             findings.defaults.push((format!("{path}.required"), plan.required().into()));
         }
+        sinks.paths.push(path.clone());
         let place = if id_is_written { format!("{config_path}.id") } else { path };
         if let Some(first) = ids.get(plan.id()) {
             let span = config.get("id").filter(|_| id_is_written).map_or(item.span, |node| node.span);
@@ -449,6 +453,17 @@ fn parse_sinks(node: &Node, pipeline: &str, registry: &Registry, findings: &mut 
         sinks.plans.push(plan);
     }
     sinks
+}
+
+/// A sink that the policy waits for whatever its flag says is tried without end, unless the document says otherwise.
+fn attempts_by_default(sinks: &Sinks, policy: CommitPolicy, findings: &mut Findings) {
+    for (path, plan) in sinks.paths.iter().zip(&sinks.plans) {
+        let waited_for = policy != CommitPolicy::Required || plan.required();
+        let path = format!("{path}.config.retry.max_attempts");
+        for (_, default) in findings.defaults.iter_mut().filter(|(known, _)| *known == path) {
+            *default = plan.retry(waited_for).max_attempts.into();
+        }
+    }
 }
 
 /// A sink that may be given up, or whose transactions are cut anywhere, delivers nothing exactly once.

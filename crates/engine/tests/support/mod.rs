@@ -180,7 +180,7 @@ impl SinkPlan for FakeSinkPlan {
         self.required
     }
 
-    fn retry(&self) -> RetryPolicy {
+    fn retry(&self, _: bool) -> RetryPolicy {
         RetryPolicy::REQUIRED_SINK
     }
 

@@ -77,8 +77,8 @@ impl SinkPlan for HttpPlan {
         self.settings.common.required
     }
 
-    fn retry(&self) -> RetryPolicy {
-        self.settings.common.retry
+    fn retry(&self, waited_for: bool) -> RetryPolicy {
+        self.settings.common.retry(waited_for)
     }
 
     async fn check(&self) -> Report {

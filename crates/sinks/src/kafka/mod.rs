@@ -86,8 +86,8 @@ impl SinkPlan for KafkaPlan {
         Some(self.settings.common.envelope.encoding())
     }
 
-    fn retry(&self) -> RetryPolicy {
-        self.settings.common.retry
+    fn retry(&self, waited_for: bool) -> RetryPolicy {
+        self.settings.common.retry(waited_for)
     }
 
     async fn check(&self) -> Report {

@@ -458,7 +458,9 @@ impl Sink for RedisSink {
 
     async fn take_over(&mut self, _: &Position) -> Result<Option<Held>, Fault> {
         self.midway = true;
-        self.put_namesakes_to_rest().await?;
+        // Nothing of an earlier process can take effect behind the claim: its `EXEC` was sent behind the answer to its `WATCH`.
+        // So it is left to find that out, and to say so.
+        self.unnamed = None;
         let held = self.claim().await?;
         self.midway = false;
         Ok(held)

@@ -11,7 +11,9 @@ use deltaforge_encode::template::Template;
 pub(crate) struct Common {
     pub(crate) id: String,
     pub(crate) required: bool,
-    pub(crate) retry: RetryPolicy,
+    retry: RetryPolicy,
+    /// `retry.max_attempts` as written.
+    max_attempts: Option<u32>,
     pub(crate) envelope: EnvelopePlan,
 }
 
@@ -38,11 +40,21 @@ impl Common {
         let required = within.or(beside).unwrap_or(true);
         let default = if required { RetryPolicy::REQUIRED_SINK } else { RetryPolicy::OPTIONAL_SINK };
         let retry = RetryPolicy::parse(fields, default);
+        let attempts = fields.node("retry").and_then(|retry| retry.get("max_attempts"));
+        let max_attempts = attempts.filter(|node| !node.is_null()).map(|_| retry.max_attempts);
         let envelope = EnvelopePlan::parse(fields);
         // `update` is the only way so far, so the word needs no place to be kept.
         fields.choice("key_change", &["update"], &["split"], "update");
         fields.planned(&["filter"]);
-        Common { id, required, retry, envelope }
+        Common { id, required, retry, max_attempts, envelope }
+    }
+}
+
+impl Common {
+    /// How failed deliveries are tried again: without end where the checkpoint waits, unless the document says otherwise.
+    pub(crate) fn retry(&self, waited_for: bool) -> RetryPolicy {
+        let default = if waited_for { RetryPolicy::REQUIRED_SINK } else { RetryPolicy::OPTIONAL_SINK };
+        RetryPolicy { max_attempts: self.max_attempts.unwrap_or(default.max_attempts), ..self.retry }
     }
 }
 

@@ -59,8 +59,8 @@ impl SinkPlan for StdoutPlan {
         Some(self.common.envelope.encoding())
     }
 
-    fn retry(&self) -> RetryPolicy {
-        self.common.retry
+    fn retry(&self, waited_for: bool) -> RetryPolicy {
+        self.common.retry(waited_for)
     }
 
     async fn check(&self) -> Report {

@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 pub mod kafka;
+pub mod nats;
 
 use deltaforge_core::batch::{BatchBuilder, Limits, TransactionHead};
 use deltaforge_core::config::{Fields, Findings, Node};

@@ -5,7 +5,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::{Flavour, PgVersion};
+use super::{Flavour, NatsVersion, PgVersion};
 
 const SERVER_USER: &str = "deltaforge-dev";
 const REMEDY: &str = "run `./dev.sh setup`, which installs all that the tests need";
@@ -63,6 +63,15 @@ pub(super) fn kafka() -> Result<PathBuf, String> {
 pub(super) fn java() -> Result<PathBuf, String> {
     let folder = folder_with("java", "DELTAFORGE_JAVA_BIN", &["/usr/bin".into(), "/usr/local/bin".into()])?;
     Ok(folder.join("java"))
+}
+
+/// The folder with `nats-server`.
+pub(super) fn nats(version: NatsVersion) -> Result<PathBuf, String> {
+    let (variable, usual) = match version {
+        NatsVersion::Newest => ("DELTAFORGE_NATS_BIN", "nats/newest"),
+        NatsVersion::V2_9 => ("DELTAFORGE_NATS29_BIN", "nats/2.9"),
+    };
+    folder_with("nats-server", variable, &[dev_dir()?.join(usual)])
 }
 
 /// The programs of MySQL or MariaDB. Distributions split them over two folders, `sbin` and `bin`.

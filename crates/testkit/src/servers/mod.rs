@@ -22,12 +22,13 @@
 //!   process group, and lets a watchdog clean up after a test process that was killed or that kept its server in a
 //!   `static`.
 //! - `template`: what an empty server has in its folder is made once and copied.
-//! - [`Postgres`], [`Mysqld`] (MySQL and MariaDB), [`Redis`], [`RedisCluster`], [`RedisSentinel`], [`Kafka`]: the servers.
-//!   [`Proxy`]: the bad network between.
+//! - [`Postgres`], [`Mysqld`] (MySQL and MariaDB), [`Redis`], [`RedisCluster`], [`RedisSentinel`], [`Kafka`],
+//!   [`Nats`], [`NatsCluster`]: the servers. [`Proxy`]: the bad network between.
 
 mod binaries;
 mod kafka;
 mod mysql;
+mod nats;
 mod port;
 mod postgres;
 mod process;
@@ -38,6 +39,7 @@ mod tls;
 
 pub use kafka::{Kafka, KafkaOptions, KafkaSasl};
 pub use mysql::{ByteRows, Flavour, Mysqld, MysqldOptions, Rows, Session, SqlError};
+pub use nats::{Nats, NatsAuth, NatsCluster, NatsOptions, NatsVersion};
 pub use postgres::{PgOptions, PgVersion, Postgres};
 pub use proxy::Proxy;
 pub use redis::{Redis, RedisCluster, RedisOptions, RedisSentinel};

@@ -45,7 +45,7 @@ impl SinkPlan for SimSinkPlan {
         self.traits().stores != Stores::Nothing
     }
 
-    fn retry(&self) -> RetryPolicy {
+    fn retry(&self, _: bool) -> RetryPolicy {
         self.traits().retry
     }
 

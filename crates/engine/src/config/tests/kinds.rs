@@ -115,7 +115,7 @@ impl SinkPlan for TestSink {
         self.required
     }
 
-    fn retry(&self) -> RetryPolicy {
+    fn retry(&self, _: bool) -> RetryPolicy {
         RetryPolicy::REQUIRED_SINK
     }
 
