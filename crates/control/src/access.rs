@@ -1,7 +1,7 @@
 //! Who may ask for what.
 //!
-//! With a token every route but the open ones wants it. Without one anybody may read, and only a peer on this machine may
-//! change anything. A web page of another site runs in a browser on this machine too, so a changing request is refused when
+//! With a token every route but the open ones wants it. Without one anybody may read, but only a peer on this machine may
+//! see rows or change anything. A web page of another site runs in a browser on this machine too, so a changing request is refused when
 //! its `Origin` is another site; and a page that has its own name resolve to this machine sends that name as `Host`, so
 //! without a token the name must be a loopback one.
 
@@ -37,7 +37,7 @@ fn refused(token: Option<&Secret>, request: &Request) -> Option<Problem> {
             Problem::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "this route needs the API token");
         return Some(problem.hint("send the header `Authorization: Bearer TOKEN`"));
     }
-    if !is_changing(request) {
+    if !is_changing(request) && !shows_rows(request.uri().path()) {
         return None;
     }
     let host = request.uri().authority().map(|a| a.as_str()).or_else(|| text(headers, header::HOST));
@@ -50,13 +50,19 @@ fn refused(token: Option<&Secret>, request: &Request) -> Option<Problem> {
         let peer = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
         let hint = "start with --api-token to allow changes from elsewhere";
         if !peer.is_some_and(is_loopback) {
-            return Some(forbidden("without a token, changes are accepted from this machine only", hint));
+            return Some(forbidden("without a token, changes and rows are for this machine only", hint));
         }
         if !host.is_none_or(is_loopback_name) {
-            return Some(forbidden("without a token, changes are accepted under a loopback name only", hint));
+            return Some(forbidden("without a token, changes and rows are for a loopback name only", hint));
         }
     }
     None
+}
+
+/// Whether what is read there are rows. They are guarded as changes are, and a page of another site must not get them.
+fn shows_rows(path: &str) -> bool {
+    let of_pipeline = path.strip_prefix("/pipelines/").and_then(|rest| rest.split_once('/'));
+    of_pipeline.is_some_and(|(_, route)| route == "dlq")
 }
 
 /// Everything but reading. `POST /validate` changes nothing, and no finding shows a variable's value.

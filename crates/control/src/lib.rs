@@ -13,6 +13,7 @@ mod answer;
 mod body;
 mod checkpoints;
 mod health;
+mod letters;
 mod pipelines;
 mod query;
 mod routes;

@@ -12,6 +12,8 @@ use deltaforge_core::config::nearest;
 fn known(method: &Method, route: &str) -> &'static [&'static str] {
     match (method.as_str(), route) {
         ("GET" | "HEAD", "/pipelines") => &["label", "status"],
+        ("GET" | "HEAD", "/pipelines/{name}/dlq") => &["limit", "after", "sink", "kind"],
+        ("DELETE", "/pipelines/{name}/dlq") => &["ids", "all"],
         ("DELETE", "/pipelines/{name}") => &["keep_state", "drop_slot"],
         _ => &[],
     }

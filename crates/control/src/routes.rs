@@ -1,7 +1,7 @@
 //! The table of routes.
 
 use crate::answer::Problem;
-use crate::{Api, access, checkpoints, health, pipelines, query, validate, watch};
+use crate::{Api, access, checkpoints, health, letters, pipelines, query, validate, watch};
 use axum::Router;
 use axum::extract::Request;
 use axum::http::{StatusCode, Uri};
@@ -9,7 +9,7 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{any, get, post};
 
 /// Routes of the specification that a later release builds.
-const PLANNED: [&str; 19] = [
+const PLANNED: [&str; 17] = [
     "/",
     "/openapi.json",
     "/pipelines/{name}/schemas",
@@ -26,8 +26,6 @@ const PLANNED: [&str; 19] = [
     "/pipelines/{name}/tail",
     "/pipelines/{name}/snapshots",
     "/pipelines/{name}/snapshots/{id}",
-    "/pipelines/{name}/dlq",
-    "/pipelines/{name}/dlq/retry",
     "/pipelines/{name}/events",
 ];
 
@@ -46,6 +44,8 @@ pub(crate) fn all(api: Api) -> Router {
         .route("/pipelines/{name}/pause", post(pipelines::pause))
         .route("/pipelines/{name}/resume", post(pipelines::resume))
         .route("/pipelines/{name}/stop", post(pipelines::stop))
+        .route("/pipelines/{name}/dlq", get(letters::list).delete(letters::purge))
+        .route("/pipelines/{name}/dlq/retry", post(letters::retry))
         .route("/checkpoints", get(checkpoints::list))
         .route("/checkpoints/{pipeline}", get(checkpoints::get).delete(checkpoints::delete))
         .route("/checkpoints/{pipeline}/versions", get(checkpoints::versions))

@@ -4,8 +4,9 @@ use deltaforge_core::Position;
 use deltaforge_core::checkpoint::{SinkProgress, Version};
 use deltaforge_core::clock::{rfc3339_millis, unix_millis};
 use deltaforge_core::config::Finding;
+use deltaforge_core::dead_letter::{DeadLetter, DeadLetterPage};
 use deltaforge_engine::status::{Lag, SinkStatus, State, Status, Trouble};
-use deltaforge_engine::supervisor::{CheckpointInfo, PipeInfo};
+use deltaforge_engine::supervisor::{CheckpointInfo, PipeInfo, Redelivered};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
@@ -201,6 +202,78 @@ impl FindingJson {
 /// A finding as the API and `validate --json` show it: `{"path","line","column","class","message","hint"}`.
 pub fn finding_json(finding: &Finding) -> serde_json::Value {
     serde_json::to_value(FindingJson::of(finding)).unwrap_or_default()
+}
+
+/// A part of the dead letters.
+#[derive(Serialize)]
+pub(crate) struct DlqJson {
+    entries: Vec<LetterJson>,
+    /// `after` of the next part.
+    next: Option<u64>,
+    total: u64,
+}
+
+/// A dead letter.
+#[derive(Serialize)]
+struct LetterJson {
+    id: u64,
+    stored_at: String,
+    sink: String,
+    kind: String,
+    message: String,
+    attempts: u32,
+    event_id: String,
+    position: Box<RawValue>,
+    event: Box<RawValue>,
+    truncated: bool,
+}
+
+/// How many were purged.
+#[derive(Serialize)]
+pub(crate) struct PurgedJson {
+    pub(crate) purged: u64,
+}
+
+/// What a retry came to.
+#[derive(Serialize)]
+pub(crate) struct RetriedJson {
+    retried: u64,
+    delivered: u64,
+    failed: u64,
+}
+
+impl From<DeadLetterPage> for DlqJson {
+    fn from(page: DeadLetterPage) -> DlqJson {
+        let next = page.entries.last().map(|letter| letter.id).filter(|_| page.more);
+        DlqJson { entries: page.entries.into_iter().map(LetterJson::from).collect(), next, total: page.total }
+    }
+}
+
+impl From<DeadLetter> for LetterJson {
+    fn from(letter: DeadLetter) -> LetterJson {
+        let DeadLetter { id, attempts, entry } = letter;
+        // A store keeps JSON only.
+        let json = |text| RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned());
+        LetterJson {
+            id,
+            stored_at: rfc3339_millis(entry.stored_ms),
+            sink: entry.sink,
+            kind: entry.kind,
+            message: entry.message,
+            attempts,
+            event_id: entry.event_id,
+            position: json(entry.position),
+            event: json(entry.event),
+            truncated: entry.truncated,
+        }
+    }
+}
+
+impl From<Redelivered> for RetriedJson {
+    fn from(sum: Redelivered) -> RetriedJson {
+        let Redelivered { retried, delivered, failed } = sum;
+        RetriedJson { retried, delivered, failed }
+    }
 }
 
 /// A checkpoint.

@@ -6,7 +6,9 @@ mod http;
 #[path = "../../engine/tests/support/mod.rs"]
 mod support;
 
+use deltaforge_core::Epoch;
 use deltaforge_core::config::{Node, Secret};
+use deltaforge_core::dead_letter::{NewDeadLetter, Room};
 use deltaforge_core::metrics::{BuildInfo, Metrics};
 use deltaforge_engine::config::{Document, Loader};
 use deltaforge_engine::supervisor::{Origin, Supervisor, Timing};
@@ -434,18 +436,12 @@ async fn routes_and_methods() {
         "/pipelines/a/drift/t",
         "/pipelines/a/tail?tables=x",
         "/pipelines/a/snapshots/s-1",
-        "/pipelines/a/dlq",
     ] {
         let reply = world.get(path).await;
         assert_problem(&reply, 404, "ROUTE_NOT_FOUND");
         assert_eq!(reply.json()["hint"], "planned, not in this release", "{path}");
     }
-    for path in [
-        "/pipelines/a/events",
-        "/pipelines/a/dlq/retry",
-        "/pipelines/a/schemas/reload",
-        "/pipelines/a/snapshots",
-    ] {
+    for path in ["/pipelines/a/events", "/pipelines/a/schemas/reload", "/pipelines/a/snapshots"] {
         assert_problem(&world.post(path, &json!({})).await, 404, "ROUTE_NOT_FOUND");
     }
     let reply = world.server.send("PUT", "/pipelines/a", &[], "").await;
@@ -606,4 +602,118 @@ async fn a_pipeline_of_a_file_is_changed_until_the_restart() {
     assert_eq!((&pipe["origin"], &pipe["persisted"]), (&json!("file"), &json!(true)));
     let reply = world.patch("/pipelines/f", &json!({"spec": {"batch": {"max_events": 9}}})).await;
     assert_eq!((&reply.json()["persisted"], world.store.document("f")), (&json!(false), None));
+}
+
+fn letter(n: u64) -> NewDeadLetter {
+    NewDeadLetter {
+        sink: if n.is_multiple_of(2) { "a" } else { "b" }.into(),
+        kind: "too_large".into(),
+        message: "redis.event_too_large: too large".into(),
+        event_id: format!("event-{n}"),
+        position: format!(r#"{{"lsn":"0/{n:X}"}}"#),
+        stored_ms: 1_700_000_000_000,
+        event: format!(r#"{{"after":{{"id":{n}}}}}"#),
+        frozen: frozen(),
+        truncated: n == 5,
+    }
+}
+
+/// Any event: what is in it does not matter here.
+fn frozen() -> Vec<u8> {
+    use deltaforge_core::batch::{BatchBuilder, Limits, freeze};
+    use deltaforge_core::{EventId, Op, TableName, TableSchema};
+    let limits = Limits { max_events: 9, max_bytes: 9999, respect_source_tx: true };
+    let mut builder = BatchBuilder::new(limits, None, 0);
+    let name = TableName::bare("d", "t");
+    let table = builder.schema(Arc::new(TableSchema::new(name, Vec::new(), Vec::new(), Vec::new())));
+    builder.event(Op::Create, table).finish(EventId([7; 16]));
+    builder.advance(|json| json.extend_from_slice(b"{}"));
+    freeze(&builder.cut().unwrap(), EventId([7; 16])).unwrap()
+}
+
+async fn world_with_letters() -> World {
+    let world = World::new().await;
+    world.create("orders").await;
+    let source_id = "orders-fake";
+    let room = Room { max_entries: 99, drop_oldest: false };
+    for n in 1..=5 {
+        let stored = world.store.shared().append_dead_letter(source_id, letter(n), room, Epoch(1)).await;
+        stored.unwrap();
+    }
+    world
+}
+
+#[tokio::test]
+async fn dead_letters_are_listed_and_purged() {
+    let world = world_with_letters().await;
+    let page = world.get("/pipelines/orders/dlq?limit=2").await.json();
+    assert_eq!((&page["total"], &page["next"]), (&json!(5), &json!(2)));
+    assert_eq!(
+        page["entries"][0],
+        json!({
+            "id": 1, "stored_at": "2023-11-14T22:13:20.000Z", "sink": "b", "kind": "too_large",
+            "message": "redis.event_too_large: too large", "attempts": 1, "event_id": "event-1",
+            "position": {"lsn": "0/1"}, "event": {"after": {"id": 1}}, "truncated": false,
+        })
+    );
+    let page = world.get("/pipelines/orders/dlq?sink=b&after=1").await.json();
+    let ids: Vec<_> = page["entries"].as_array().unwrap().iter().map(|e| e["id"].clone()).collect();
+    assert_eq!((ids, &page["next"], &page["total"]), (vec![json!(3), json!(5)], &Value::Null, &json!(3)));
+    for bad in ["limit=0", "limit=1001", "after=x", "kinds=x"] {
+        let reply = world.get(&format!("/pipelines/orders/dlq?{bad}")).await;
+        assert_problem(&reply, 400, "INVALID_REQUEST");
+    }
+    assert_problem(&world.get("/pipelines/none/dlq").await, 404, "PIPELINE_NOT_FOUND");
+    for bad in ["", "?all=false", "?ids=", "?ids=1,x", "?ids=1&all=true"] {
+        let reply = world.delete(&format!("/pipelines/orders/dlq{bad}")).await;
+        assert_problem(&reply, 400, "INVALID_REQUEST");
+    }
+    assert_eq!(world.delete("/pipelines/orders/dlq?ids=1,3,77").await.json(), json!({"purged": 2}));
+    assert_eq!(world.delete("/pipelines/orders/dlq?all=true").await.json(), json!({"purged": 3}));
+    assert_eq!(world.get("/pipelines/orders/dlq").await.json()["total"], 0);
+    world.store.fail(true);
+    assert_problem(&world.get("/pipelines/orders/dlq").await, 503, "STORE_UNAVAILABLE");
+}
+
+#[tokio::test]
+async fn dead_letters_are_tried_again_while_the_pipeline_runs() {
+    let world = world_with_letters().await;
+    for bad in
+        [json!({}), json!({"ids": []}), json!({"ids": ["1"]}), json!({"all": true, "ids": [1]}), json!([1])]
+    {
+        let reply = world.post("/pipelines/orders/dlq/retry", &bad).await;
+        assert_problem(&reply, 400, "INVALID_REQUEST");
+    }
+    // The scripted sinks take what has an even number.
+    let reply = world.post("/pipelines/orders/dlq/retry", &json!({"ids": [3, 2, 2]})).await;
+    assert_eq!(reply.json(), json!({"retried": 2, "delivered": 1, "failed": 1}));
+    let page = world.get("/pipelines/orders/dlq").await.json();
+    let left: Vec<_> =
+        page["entries"].as_array().unwrap().iter().map(|e| (&e["id"], &e["attempts"])).collect();
+    let expected = [(1, 1), (3, 2), (4, 1), (5, 1)].map(|(id, attempts)| (json!(id), json!(attempts)));
+    assert_eq!(left, expected.iter().map(|(id, attempts)| (id, attempts)).collect::<Vec<_>>());
+    let reply = world.post("/pipelines/orders/dlq/retry", &json!({"all": true})).await;
+    assert_eq!(reply.json(), json!({"retried": 4, "delivered": 1, "failed": 3}));
+    let page = world.get("/pipelines/orders/dlq").await.json();
+    assert_eq!(page["entries"][2]["attempts"], 1, "what is cut is not tried");
+    world.post("/pipelines/orders/stop", &json!({})).await;
+    let reply = world.post("/pipelines/orders/dlq/retry", &json!({"all": true})).await;
+    assert_problem(&reply, 409, "STATE_CONFLICT");
+    assert_eq!(world.get("/pipelines/orders/dlq").await.json()["total"], 3);
+}
+
+#[tokio::test]
+async fn rows_are_not_for_everybody() {
+    let remote = World::with(None, true).await;
+    assert_problem(&remote.get("/pipelines/orders/dlq").await, 403, "FORBIDDEN");
+    assert_eq!(remote.get("/pipelines").await.status, 200);
+    let world = World::new().await;
+    let from_page = [("origin", "http://evil.example")];
+    let reply = world.server.send("GET", "/pipelines/orders/dlq", &from_page, "").await;
+    assert_problem(&reply, 403, "FORBIDDEN");
+    let world = World::with(Some("t0ken"), true).await;
+    assert_problem(&world.get("/pipelines/orders/dlq").await, 401, "UNAUTHORIZED");
+    let reply =
+        world.server.send("GET", "/pipelines/orders/dlq", &[("authorization", "Bearer t0ken")], "").await;
+    assert_problem(&reply, 404, "PIPELINE_NOT_FOUND");
 }

@@ -11,6 +11,10 @@
 //!                 (`end` is its position) above limits  the events of the one transaction that is still open.
 //! ```
 
+mod frozen;
+
+pub use frozen::{freeze, thaw};
+
 use crate::position::{End, Position};
 use crate::row::{RowRef, RowWriter};
 use crate::schema::TableSchema;
@@ -164,6 +168,8 @@ pub struct Batch {
     end: Option<End>,
     estimated_bytes: usize,
     texts: SharedTexts,
+    /// Its events come again beside the stream.
+    beside: bool,
 }
 
 /// A text for each event of a batch, one behind the other.
@@ -248,6 +254,7 @@ impl Batch {
             end: self.end.clone(),
             estimated_bytes: self.estimated_bytes,
             texts: SharedTexts::default(),
+            beside: self.beside,
         }
     }
 
@@ -258,9 +265,15 @@ impl Batch {
         Some(Batch { slots: self.slots[at + 1..].to_vec(), ..self.without(id) })
     }
 
-    /// The last event's identity.
+    /// The same events, delivered again beside the stream: its place and its last event stay what they were.
+    pub fn beside(self, end: Option<End>) -> Batch {
+        Batch { end, beside: true, ..self }
+    }
+
+    /// The last event's identity, by which a target tells how far the stream has come; `None` also when the events come beside
+    /// it.
     pub fn last_id(&self) -> Option<EventId> {
-        self.slots.last().map(|s| s.id)
+        self.slots.last().map(|s| s.id).filter(|_| !self.beside)
     }
 
     /// Bytes held by the arena.
@@ -450,8 +463,11 @@ pub struct BatchBuilder {
     committed: usize,
     /// First slot above the limits.
     overflow: Option<usize>,
-    /// End of the last transaction, as JSON, and whether it moved since the last cut.
+    /// End of the last transaction, or a place reached after it, as JSON, and whether it moved since the last cut.
     end: Vec<u8>,
+    /// End of the last transaction with an event here, when a place was reached after it; else empty. A batch ends there: so
+    /// where it ends does not depend on when it was cut, nor on what a server tells in between.
+    before_end: Vec<u8>,
     moved: bool,
     read_ms: i64,
     /// Events of the next transaction, or of the rest of the open one, that are dropped.
@@ -481,6 +497,7 @@ impl BatchBuilder {
             committed: 0,
             overflow: None,
             end: start.map_or_else(Vec::new, |p| p.as_json().as_bytes().to_vec()),
+            before_end: Vec::new(),
             moved: false,
             read_ms: 0,
             skip: events_done,
@@ -571,12 +588,23 @@ impl BatchBuilder {
         // What a checkpoint inside a transaction had counted belongs to the first transaction after it, and to no other.
         (self.skip, self.skipped) = (0, 0);
         self.cut_of_open = 0;
-        self.advance(position);
+        if self.committed == self.slots.len() {
+            return self.advance(position);
+        }
+        self.before_end.clear();
+        self.move_to(position);
     }
 
     /// Everything before the place that `position` writes was read, and no transaction is open.
     pub fn advance(&mut self, position: impl FnOnce(&mut Vec<u8>)) {
         debug_assert!(self.open.is_none(), "a place inside a transaction is not a position");
+        if !self.slots.is_empty() && self.before_end.is_empty() {
+            std::mem::swap(&mut self.before_end, &mut self.end);
+        }
+        self.move_to(position);
+    }
+
+    fn move_to(&mut self, position: impl FnOnce(&mut Vec<u8>)) {
         self.end.clear();
         position(&mut self.end);
         self.committed = self.slots.len();
@@ -680,8 +708,10 @@ impl BatchBuilder {
             end,
             estimated_bytes: self.estimated_bytes,
             texts: SharedTexts::default(),
+            beside: false,
         };
-        self.moved = false;
+        self.moved = !self.before_end.is_empty();
+        self.before_end.clear();
         self.committed = 0;
         self.overflow = None;
         self.estimated_bytes = 0;
@@ -698,7 +728,8 @@ impl BatchBuilder {
             return None;
         }
         let events_done = if inside { self.slots[at - 1].total_order } else { 0 };
-        let position = Position::from_json(std::str::from_utf8(&self.end).ok()?);
+        let end = if inside || self.before_end.is_empty() { &self.end } else { &self.before_end };
+        let position = Position::from_json(std::str::from_utf8(end).ok()?);
         Some(End { position, events_done })
     }
 

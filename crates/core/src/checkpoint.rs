@@ -5,6 +5,7 @@
 //! `Fenced`, it stops, and since nothing is released before it is saved, its source is never told a position again.
 
 use crate::Fault;
+use crate::dead_letter::DeadLetterStore;
 use crate::position::{Epoch, Position};
 use crate::schema::SchemaRecord;
 use async_trait::async_trait;
@@ -140,6 +141,6 @@ pub trait DocumentStore: Send + Sync {
 }
 
 /// Everything a state store keeps.
-pub trait StateStore: CheckpointStore + SchemaHistory + DocumentStore {}
+pub trait StateStore: CheckpointStore + SchemaHistory + DocumentStore + DeadLetterStore {}
 
-impl<T: CheckpointStore + SchemaHistory + DocumentStore> StateStore for T {}
+impl<T: CheckpointStore + SchemaHistory + DocumentStore + DeadLetterStore> StateStore for T {}

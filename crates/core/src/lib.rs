@@ -27,6 +27,8 @@ pub mod source;
 pub mod sink;
 
 pub mod checkpoint;
+/// Events that could not be delivered.
+pub mod dead_letter;
 
 pub mod config;
 

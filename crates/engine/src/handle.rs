@@ -1,11 +1,12 @@
 //! Steering one running pipeline.
 
+use crate::dead_letters::Redelivery;
 use crate::status::Status;
 use deltaforge_core::task::Task;
 use tokio::sync::{mpsc, watch};
 
 /// What can be asked of a running pipeline.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Command {
     /// Stop reading; keep the connection.
     Pause,
@@ -13,6 +14,8 @@ pub enum Command {
     Resume,
     /// Deliver what was read, save, close, end.
     Stop,
+    /// Give dead letters to their sink again.
+    Redeliver(Redelivery),
 }
 
 /// A pipeline's loop, running in its own task. Dropping the handle ends it at once, like a crash: nothing is lost by it,
@@ -54,6 +57,11 @@ impl Handle {
     /// Goes on after a pause.
     pub async fn resume(&self) {
         let _ended = self.commands.send(Command::Resume).await;
+    }
+
+    /// A way to give dead letters to their sinks again that does not keep the pipeline from being stopped meanwhile.
+    pub fn commands(&self) -> mpsc::Sender<Command> {
+        self.commands.clone()
     }
 
     /// Drains, saves the final checkpoint, closes connections; gives the last status. False when the deadline passed first: the

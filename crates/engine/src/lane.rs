@@ -10,8 +10,10 @@
 //! An exactly-once sink is asked what its target holds before the first delivery of each connection, and is given only what is
 //! not there: [`standing`].
 
+mod letters;
 mod standing;
 
+use crate::dead_letters::{DeadLetters, Redelivery};
 use deltaforge_core::batch::Batch;
 use deltaforge_core::config::RetryPolicy;
 use deltaforge_core::position::{BatchSeq, Epoch, Position};
@@ -20,6 +22,7 @@ use deltaforge_core::source::SourcePlan;
 use deltaforge_core::task::{Task, spawn};
 use deltaforge_core::{Class, Fault, failpoint};
 use futures_util::FutureExt;
+use letters::Buried;
 use standing::{Skipped, Standing, Verdict, Waiting};
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -47,12 +50,15 @@ pub(crate) struct LaneReport {
 pub(crate) enum LaneNews {
     /// It is connected; what troubled it is over. `held` is what an exactly-once sink's target was seen to hold.
     Connected { held: Option<Held> },
-    /// Acknowledged, this batch and every one before it.
-    Delivered { seq: BatchSeq, events: u64, bytes: u64, took: Duration },
+    /// Acknowledged, this batch and every one before it. Of an exactly-once sink `stored` is false when its target held the
+    /// batch already, and was told nothing of its end.
+    Delivered { seq: BatchSeq, events: u64, bytes: u64, took: Duration, stored: bool },
     /// Will never be delivered to this sink.
     GivenUp { seq: BatchSeq, events: u64 },
     /// One event of a batch will never be delivered to this sink; the others follow.
     EventGivenUp,
+    /// One event of a batch is a dead letter now; the others follow.
+    EventStored(Fault),
     /// An attempt failed; another follows after the pause.
     Troubled { fault: Fault, attempt: u32, pause: Duration },
     /// It cannot go on.
@@ -75,6 +81,7 @@ pub(crate) struct Begin {
 pub(crate) struct Lane {
     begin: Arc<OnceLock<Begin>>,
     jobs: mpsc::Sender<Job>,
+    redeliveries: mpsc::Sender<Redelivery>,
     closing: Arc<Notify>,
     task: Task<()>,
 }
@@ -93,12 +100,17 @@ pub(crate) struct LaneSettings {
     pub(crate) window: usize,
     /// Batches that may wait in front of the lane.
     pub(crate) backlog: usize,
+    /// Where events go that cannot be delivered; `None`: they stop the pipeline.
+    pub(crate) letters: Option<DeadLetters>,
+    /// Where the pipeline went on from.
+    pub(crate) resume: Option<Position>,
 }
 
 impl Lane {
     /// Starts a lane.
     pub(crate) fn start(settings: LaneSettings, reports: mpsc::Sender<LaneReport>) -> Lane {
         let (jobs, queue) = mpsc::channel(settings.backlog);
+        let (redeliveries, asked) = mpsc::channel(4);
         let closing = Arc::new(Notify::new());
         let begin = Arc::new(OnceLock::new());
         let lane = Running {
@@ -123,8 +135,14 @@ impl Lane {
             open: None,
             attempts: 0,
             reports,
+            letters: settings.letters,
+            acknowledged_to: settings.resume,
+            asked,
+            asks_ended: false,
+            redelivery: None,
+            between: true,
         };
-        Lane { begin, jobs, closing, task: spawn("sink lane", lane.run()) }
+        Lane { begin, jobs, redeliveries, closing, task: spawn("sink lane", lane.run()) }
     }
 
     /// Says where the first batch begins, to a lane of an exactly-once sink.
@@ -135,6 +153,11 @@ impl Lane {
     /// Hands a batch over; false when the lane has no room for it, or has ended.
     pub(crate) fn send(&self, job: Job) -> bool {
         self.jobs.try_send(job).is_ok()
+    }
+
+    /// Asks for dead letters to be delivered again; dropped when too much is asked at once.
+    pub(crate) fn redeliver(&self, redelivery: Redelivery) {
+        let _answer_dropped = self.redeliveries.try_send(redelivery);
     }
 
     /// Batches in front of the lane.
@@ -161,6 +184,8 @@ struct Sent {
     job: Job,
     receipt: Receipt,
     at: Instant,
+    /// The target stores its end.
+    stored: bool,
 }
 
 struct Running {
@@ -189,6 +214,14 @@ struct Running {
     /// Failed attempts since the last success.
     attempts: u32,
     reports: mpsc::Sender<LaneReport>,
+    letters: Option<DeadLetters>,
+    /// The last end that the sink has acknowledged.
+    acknowledged_to: Option<Position>,
+    asked: mpsc::Receiver<Redelivery>,
+    asks_ended: bool,
+    redelivery: Option<Redelivery>,
+    /// The batch handed over last ended with a transaction.
+    between: bool,
 }
 
 /// The pipeline is gone; there is nobody to deliver for.
@@ -199,6 +232,10 @@ enum Step {
     Job(Option<Job>),
     /// The oldest receipt has resolved.
     Receipt(Result<Delivered, Fault>),
+    /// Dead letters are to be delivered again.
+    Asked(Option<Redelivery>),
+    /// Nothing is in flight: it is their turn.
+    Redeliver(Redelivery),
 }
 
 impl Running {
@@ -240,20 +277,29 @@ impl Running {
             }
             Step::Receipt(Err(fault)) => self.failed(fault).await,
             Step::Job(Some(job)) => self.deliver(job).await,
+            Step::Asked(redelivery) => {
+                self.asks_ended = redelivery.is_none();
+                self.redelivery = redelivery;
+                Ok(true)
+            }
+            Step::Redeliver(redelivery) => self.redeliver(redelivery).await,
             Step::Job(None) => Ok(!self.sent.is_empty()),
         }
     }
 
     /// The oldest batch in the window is durable.
     async fn acknowledged(&mut self, delivered: Delivered) -> Result<(), Gone> {
-        let Some(Sent { job, at, .. }) = self.sent.pop_front() else { return Ok(()) };
+        let Some(Sent { job, at, stored, .. }) = self.sent.pop_front() else { return Ok(()) };
         self.attempts = 0;
         self.note_acknowledged(&job);
+        if let Some(end) = job.batch.end().filter(|_| self.letters.is_some()) {
+            self.acknowledged_to = Some(end.position.clone());
+        }
         if self.exactly_once {
             failpoint::pass(failpoint::ACKNOWLEDGED);
         }
         let (events, took) = (job.batch.len() as u64, at.elapsed());
-        self.report(LaneNews::Delivered { seq: job.seq, events, bytes: delivered.bytes, took }).await
+        self.report(LaneNews::Delivered { seq: job.seq, events, bytes: delivered.bytes, took, stored }).await
     }
 
     fn note_acknowledged(&mut self, job: &Job) {
@@ -270,8 +316,9 @@ impl Running {
             self.report(LaneNews::Failed(fault)).await?;
             return Ok(false);
         };
-        let standing =
-            self.standing.get_or_insert_with(|| Standing::new(begin.from.clone(), begin.held.clone()));
+        let standing = self.standing.get_or_insert_with(|| {
+            Standing::new(begin.from.clone(), begin.held.clone()).with_letters(self.letters.is_some())
+        });
         let held = match sink.take_over(standing.from()).await {
             Ok(held) => held,
             Err(fault) => return self.failed(fault).await,
@@ -285,7 +332,7 @@ impl Running {
                     let Some(job) = self.again.pop_front() else { break };
                     // Acknowledged, though the answer was lost: how long it took is not known.
                     let receipt: Receipt = Box::pin(async { Ok(Delivered::default()) });
-                    self.sent.push_back(Sent { job, receipt, at: Instant::now() });
+                    self.sent.push_back(Sent { job, receipt, at: Instant::now(), stored: true });
                 }
                 Ok(true)
             }
@@ -326,13 +373,21 @@ impl Running {
 
     /// Waits for a batch, when the window has room, or for the oldest receipt.
     async fn next(&mut self) -> Step {
-        let room = self.sent.len() < self.window;
+        let redelivers = self.may_redeliver();
+        if redelivers
+            && self.sent.is_empty()
+            && let Some(redelivery) = self.redelivery.take()
+        {
+            return Step::Redeliver(redelivery);
+        }
+        let room = self.sent.len() < self.window && !redelivers;
         if room && let Some(job) = self.again.pop_front() {
             return Step::Job(Some(job));
         }
         if self.queue_ended && self.sent.is_empty() {
             return Step::Job(None);
         }
+        let (asked, asks) = (&mut self.asked, self.redelivery.is_none() && !self.asks_ended);
         let (queue, sent, more) = (&mut self.queue, self.sent.front_mut(), room && !self.queue_ended);
         let oldest = async {
             match sent {
@@ -343,6 +398,7 @@ impl Running {
         tokio::select! {
             biased;
             receipt = oldest => Step::Receipt(receipt),
+            redelivery = asked.recv(), if asks => Step::Asked(redelivery),
             job = queue.recv(), if more => {
                 self.queue_ended = job.is_none();
                 Step::Job(job)
@@ -363,26 +419,32 @@ impl Running {
             }
         };
         let at = Instant::now();
+        self.between = job.batch.end().is_some();
         // Of an exactly-once sink also a batch without events has an end to be stored.
         let Some(batch) = batch.filter(|batch| self.exactly_once || !batch.is_empty()) else {
             // It is there, or its only event was given up; the receipt keeps its place in the order.
             let receipt: Receipt = Box::pin(async { Ok(Delivered::default()) });
-            self.sent.push_back(Sent { job, receipt, at });
+            self.sent.push_back(Sent { job, receipt, at, stored: false });
             return Ok(true);
         };
         let Some(sink) = &mut self.open else { return Ok(true) };
         let delivery = Delivery { seq: job.seq, epoch: self.epoch };
         match sink.deliver(batch, delivery).await {
             Ok(receipt) => {
-                self.sent.push_back(Sent { job, receipt, at });
+                self.sent.push_back(Sent { job, receipt, at, stored: true });
                 Ok(true)
             }
             Err(fault) => {
                 // What was acknowledged before the failure is not to be sent again. The batch's own turn comes after those sent
                 // before it, which `failed` puts in front.
-                while let Some(Ok(delivered)) =
-                    self.sent.front_mut().and_then(|s| (&mut s.receipt).now_or_never())
-                {
+                // One event's fault breaks no connection: the answers to the batches on the way are worth waiting for.
+                let waits = fault.class() == Class::Data;
+                while let Some(sent) = self.sent.front_mut() {
+                    let answer = match waits {
+                        true => Some((&mut sent.receipt).await),
+                        false => (&mut sent.receipt).now_or_never(),
+                    };
+                    let Some(Ok(delivered)) = answer else { break };
                     self.acknowledged(delivered).await?;
                 }
                 self.again.push_front(job);
@@ -395,9 +457,22 @@ impl Running {
     async fn failed(&mut self, fault: Fault) -> Result<bool, Gone> {
         self.open = None;
         self.taken_over = false;
+        self.between = self.standing.as_ref().is_none_or(Standing::is_between);
         while let Some(sent) = self.sent.pop_back() {
             self.again.push_front(sent.job);
         }
+        if fault.class() == Class::Data && self.letters.is_some() {
+            match self.bury(&fault).await? {
+                Buried::Yes => return Ok(true),
+                Buried::Not(Some(fault)) => return self.gave_up_trying(fault).await,
+                Buried::Not(None) => {}
+            }
+        }
+        self.gave_up_trying(fault).await
+    }
+
+    /// A fault that no dead letter mends.
+    async fn gave_up_trying(&mut self, fault: Fault) -> Result<bool, Gone> {
         self.attempts += 1;
         let spent = !self.retry.allows_another(self.attempts);
         if self.waited_for && (!fault.is_retry() || spent) {

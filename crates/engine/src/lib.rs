@@ -7,6 +7,7 @@
 //! **Invariants, by absence.** This crate names no connector, opens no socket or file, and never looks into a position.
 
 pub mod config;
+pub mod dead_letters;
 pub mod handle;
 mod lane;
 pub mod memory;

@@ -22,6 +22,7 @@ mod resume;
 mod saving;
 mod sinks;
 
+use crate::dead_letters::{DeadLetters, Redelivery};
 use crate::handle::{Command, Handle};
 use crate::lane::{Lane, LaneNews, LaneReport, LaneSettings, random};
 use crate::memory::{Holder, MemoryBudget};
@@ -58,6 +59,9 @@ const STALLED_AFTER: Duration = Duration::from_secs(4);
 /// How long a pipeline that fails waits for its last save.
 const LAST_SAVE: Duration = Duration::from_secs(5);
 
+/// The rank of a sink's trouble that holds nobody up.
+const UNWAITED: u8 = 3;
+
 /// The component name of the source in troubles.
 const SOURCE: &str = "source";
 /// The component name of the state store in troubles.
@@ -90,6 +94,8 @@ async fn run(
     let name = spec.name.clone();
     tracing::info!(pipeline = name, "starting");
     let mut beginnings = Beginnings::new(memory, commands);
+    // Why a pipeline that was stopped has not delivered all that it had read.
+    let mut undelivered = None;
     let ended = loop {
         let commands = &mut beginnings.commands;
         let taken = match saving::take_over(&spec, store.as_ref(), commands, &said, beginnings.mode).await {
@@ -97,14 +103,23 @@ async fn run(
             Ok(None) => break Ok(()),
             Err(failure) => break Err(failure),
         };
+        if let Some(letters) = DeadLetters::of(&spec, &store, taken.lease.epoch, &metrics) {
+            letters.begin().await;
+        }
         let mut running =
             Loop::new(spec.clone(), store.clone(), metrics.clone(), said.clone(), taken, beginnings);
         let ended = running.run().await;
         match ended {
-            Err(failure) if failure.begin_again => match Box::pin(running.begin_again(failure)).await {
-                Some(again) => beginnings = again,
-                None => break Ok(()),
-            },
+            Err(failure) if failure.begin_again => {
+                let trouble = Trouble::of(&failure.fault, &failure.component);
+                match Box::pin(running.begin_again(failure)).await {
+                    Some(again) => beginnings = again,
+                    None => {
+                        undelivered = Some(trouble);
+                        break Ok(());
+                    }
+                }
+            }
             ended => {
                 if let Err(Failure { fault, component, .. }) = &ended {
                     // Closing may take a while, and says by then what it closes for; not that it would try again.
@@ -131,7 +146,7 @@ async fn run(
         status.state = state;
         status.phase = Phase::Idle;
         status.note = None;
-        status.trouble = ended.err().map(|f| Trouble::of(&f.fault, &f.component));
+        status.trouble = ended.err().map(|f| Trouble::of(&f.fault, &f.component)).or(undelivered);
     });
 }
 
@@ -224,6 +239,8 @@ struct Loop {
     held_at_start: Vec<Option<Held>>,
     /// By sink: the position that its target stores, as far as it has acknowledged; none for a target that stores none.
     stored: Vec<Option<Position>>,
+    /// By sink: its target holds events behind that position, and the batch with the last of them has not come.
+    is_inside: Vec<bool>,
     /// Failed attempts to open the source, or breaks, since it last gave something.
     source_attempts: u32,
     builder: BatchBuilder,
@@ -287,6 +304,7 @@ impl Loop {
             source: spec.source.info().clone(),
             metrics: metrics.sink(sink).cloned(),
         };
+        let letters = DeadLetters::of(&spec, &store, lease.epoch, &metrics);
         let lanes = (spec.sinks.iter().enumerate())
             .map(|(sink, plan)| {
                 let settings = LaneSettings {
@@ -298,6 +316,8 @@ impl Loop {
                     waited_for: progress.waits_for(sink),
                     window: spec.batch.max_inflight,
                     backlog: BACKLOG,
+                    letters: letters.clone(),
+                    resume: resume.map(|c| c.position.clone()),
                 };
                 Lane::start(settings, report_to.clone())
             })
@@ -311,6 +331,7 @@ impl Loop {
             beginnings: attempts,
             held_at_start: Vec::new(),
             stored: vec![None; spec.sinks.len()],
+            is_inside: vec![false; spec.sinks.len()],
             saving: Saving::new(store, lease.epoch),
             spec,
             metrics,
@@ -418,6 +439,7 @@ impl Loop {
             Happening::Command(Command::Pause) => self.set_mode(Mode::Paused),
             Happening::Command(Command::Resume) => self.set_mode(Mode::Running),
             Happening::Command(Command::Stop) => self.set_mode(Mode::Draining),
+            Happening::Command(Command::Redeliver(redelivery)) => self.redeliver(redelivery),
             Happening::Lane(report) => self.take_report(report)?,
             Happening::Saved(saved) => self.take_saved(saved)?,
             Happening::Opened(Ok(opened)) => self.take_source(opened),
@@ -427,6 +449,14 @@ impl Loop {
             Happening::Tick => {}
         }
         Ok(())
+    }
+
+    /// A lane that is not there, or has enough to do, drops the answer: nothing was delivered.
+    fn redeliver(&self, redelivery: Redelivery) {
+        let sink = self.spec.sinks.iter().position(|plan| plan.id() == redelivery.sink);
+        if let Some(lane) = sink.and_then(|sink| self.lanes.get(sink)) {
+            lane.redeliver(redelivery);
+        }
     }
 
     fn set_mode(&mut self, mode: Mode) {
@@ -565,7 +595,7 @@ impl Loop {
                     self.begin_if_known()?;
                 }
             }
-            LaneNews::Delivered { seq, events, bytes, took } => {
+            LaneNews::Delivered { seq, events, bytes, took, stored } => {
                 counted.batch_delivered(events, bytes, took);
                 if let Some(ts_us) =
                     self.held.iter().find(|h| h.seq == seq).and_then(|h| h.batch.first_ts_us())
@@ -574,8 +604,9 @@ impl Loop {
                     counted.end_to_end(Duration::from_micros(since_commit));
                 }
                 let end = self.held.iter().find(|h| h.seq == seq).and_then(|h| h.batch.end());
-                if let (Some(end), true) = (end, plan.exactly_once()) {
+                if let (Some(end), true, true) = (end, stored, plan.exactly_once()) {
                     self.stored[sink] = Some(end.position.clone());
+                    self.is_inside[sink] = false;
                 }
                 self.sinks[sink].delivered(seq);
                 self.beginnings = 0;
@@ -589,6 +620,7 @@ impl Loop {
                 let settled = self.progress.given_up(sink, seq);
                 self.settled(&settled);
             }
+            LaneNews::EventStored(fault) => counted.failed(fault.kind_of()),
             LaneNews::EventGivenUp => {
                 counted.given_up(1);
                 self.sinks[sink].event_given_up();
@@ -660,7 +692,26 @@ impl Loop {
         // With a store that cannot be written nothing would ever be released: delivering on would only grow the replay. And
         // before the very first place is saved, a crash would make the next start choose another one, past what it missed.
         let can_save = self.progress.last_saved().is_some() && !self.troubles.contains_key(STATE);
-        can_save && !self.awaits_schemas() && self.progress.in_flight() < self.spec.batch.max_inflight
+        let has_room = self.progress.in_flight() < self.spec.batch.max_inflight || self.others_may_go_on();
+        can_save && !self.awaits_schemas() && has_room
+    }
+
+    /// A sink that is away holds up the checkpoint and nothing else: the others go on as far as memory keeps for it what they
+    /// get. One that is merely slow keeps everybody at its pace, so that a crash brings little again.
+    fn others_may_go_on(&self) -> bool {
+        let is_free = |sink: usize| self.progress.pending(sink) < self.spec.batch.max_inflight;
+        let is_away = |sink: usize| self.troubles.contains_key(self.spec.sinks[sink].id());
+        let mut waited_for = (0..self.lanes.len()).filter(|sink| self.progress.waits_for(*sink));
+        self.lanes.len() > 1
+            && self.progress.in_flight() < BACKLOG
+            && !self.is_crowded()
+            && waited_for.clone().any(is_free)
+            && waited_for.all(|sink| is_free(sink) || is_away(sink))
+    }
+
+    /// What sinks that have fallen behind hold fills half of the memory.
+    fn is_crowded(&self) -> bool {
+        self.held_bytes > self.spec.memory_limit / 2 || self.memory.is_exhausted()
     }
 
     /// Hands what is due to the lanes; true when there was something.
@@ -708,7 +759,7 @@ impl Loop {
         let batch = Arc::new(batch);
         // Batches that are settled and that only slow sinks still hold may fill half of the memory, no more: then a sink that has
         // fallen behind gets nothing new. A sink without which nothing settles cannot fall behind.
-        let crowded = self.held_bytes > self.spec.memory_limit / 2 || self.memory.is_exhausted();
+        let crowded = self.is_crowded();
         for (sink, lane) in self.lanes.iter().enumerate() {
             let wanted = !crowded || lane.waiting() < self.progress.in_flight();
             let job = crate::lane::Job { seq, batch: batch.clone() };
@@ -789,8 +840,8 @@ impl Loop {
 
     /// Publishes state, phase and trouble.
     fn say(&mut self) {
-        let held_up = self.present_trouble();
-        let (mode, is_held_up) = (self.mode, held_up.is_some());
+        let (mode, held_up) = (self.mode, self.present_trouble());
+        let is_held_up = held_up.as_ref().is_some_and(|trouble| self.rank(&trouble.component) < UNWAITED);
         let trouble = held_up.or_else(|| self.stopped_tables());
         let open = matches!(self.reading, Reading::Open(_));
         let note = self.stats.current_note();
@@ -812,19 +863,23 @@ impl Loop {
         });
     }
 
-    /// The trouble that holds the pipeline up: the store first, then a sink that is waited for, the source, any other sink.
+    /// The trouble that holds the pipeline up: the store first, then a sink that is waited for, the source; or that of a sink
+    /// that nothing waits for.
     fn present_trouble(&self) -> Option<Trouble> {
+        self.troubles.values().min_by_key(|t| self.rank(&t.component)).cloned()
+    }
+
+    fn rank(&self, component: &str) -> u8 {
         let waited_for = |id: &str| {
             let sink = self.spec.sinks.iter().position(|s| s.id() == id);
             sink.is_some_and(|sink| self.progress.waits_for(sink))
         };
-        let rank = |component: &str| match component {
+        match component {
             STATE => 0,
             SOURCE => 2,
             id if waited_for(id) => 1,
-            _ => 3,
-        };
-        self.troubles.values().min_by_key(|t| rank(&t.component)).cloned()
+            _ => UNWAITED,
+        }
     }
 
     /// The pipeline moves on, but without some table's rows.

@@ -1,5 +1,6 @@
 //! A pipeline, parsed: what the loop runs.
 
+use crate::dead_letters::RenderEvent;
 use deltaforge_core::sink::SinkPlan;
 use deltaforge_core::source::SourcePlan;
 use std::sync::Arc;
@@ -26,6 +27,23 @@ pub struct PipelineSpec {
     pub commit_policy: CommitPolicy,
     /// Ceiling on buffered event data, bytes.
     pub memory_limit: u64,
+    /// `spec.dlq`, when it is enabled.
+    pub dlq: Option<DlqSettings>,
+}
+
+/// `spec.dlq`.
+#[derive(Clone, Copy, Debug)]
+pub struct DlqSettings {
+    /// Most entries.
+    pub max_entries: u64,
+    /// Oldest age.
+    pub max_age_secs: u64,
+    /// Events larger than that are stored cut.
+    pub max_event_bytes: u64,
+    /// At `max_entries` the oldest entry makes room, instead of the pipeline stopping.
+    pub drop_oldest: bool,
+    /// Writes an event for people to look at; `None`: it is not shown.
+    pub render: Option<RenderEvent>,
 }
 
 /// `spec.batch`.

@@ -202,10 +202,13 @@ impl Status {
         }
     }
 
-    /// Whether the pipeline does what it should: paused and stopped ones do.
+    /// Whether the pipeline does what it should: paused and stopped ones do, and one whose trouble is only that of a sink that
+    /// nothing waits for.
     pub fn is_ready(&self) -> bool {
+        let of_unwaited =
+            |trouble: &Trouble| self.sinks.iter().any(|sink| sink.id == trouble.component && !sink.required);
         match self.state {
-            State::Running => self.phase == Phase::Streaming && self.trouble.is_none(),
+            State::Running => self.phase == Phase::Streaming && self.trouble.as_ref().is_none_or(of_unwaited),
             State::Paused | State::Stopped => true,
             State::Failed => false,
         }

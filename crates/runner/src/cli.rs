@@ -35,6 +35,8 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Check documents without touching the network
     Validate(ValidateArgs),
+    /// List, retry or purge events that could not be delivered, through the API of a running process
+    Dlq(DlqArgs),
     /// Print version, commit, build date, target, built-in sources and sinks
     Version(VersionArgs),
     /// Probe sources and sinks (planned)
@@ -119,6 +121,72 @@ pub(crate) struct ValidateArgs {
     pub(crate) json: bool,
 }
 
+/// Flags of `dlq`.
+#[derive(Args, Debug)]
+pub(crate) struct DlqArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) action: DlqAction,
+    /// The pipeline
+    #[arg(long, value_name = "NAME", global = true, default_value = "", hide_default_value = true)]
+    pub(crate) pipeline: String,
+    /// REST API of the running process
+    #[arg(
+        long,
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8080",
+        global = true,
+        env = "DELTAFORGE_API"
+    )]
+    pub(crate) api: String,
+    /// Bearer token of the API; better given by its variable
+    #[arg(long, value_name = "TOKEN", global = true, env = "DELTAFORGE_API_TOKEN", hide_env_values = true, value_parser = token)]
+    pub(crate) token: Option<Secret>,
+    /// The answer as one JSON document on stdout
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// What to do with dead letters.
+#[derive(Subcommand, Debug)]
+pub(crate) enum DlqAction {
+    /// Show them, oldest first
+    List(ListArgs),
+    /// Give them to their sinks again
+    Retry(WhichArgs),
+    /// Take them out of the queue, undelivered
+    Purge(WhichArgs),
+}
+
+/// Flags of `dlq list`.
+#[derive(Args, Debug)]
+pub(crate) struct ListArgs {
+    /// Most entries [default: 50]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) limit: Option<u64>,
+    /// Only entries behind this id
+    #[arg(long, value_name = "ID")]
+    pub(crate) after: Option<u64>,
+    /// Only entries of this sink
+    #[arg(long, value_name = "ID")]
+    pub(crate) sink: Option<String>,
+    /// Only entries of this kind: `encode`, `route`, `too_large`, `rejected`, `processor`, `value`
+    #[arg(long, value_name = "KIND")]
+    pub(crate) kind: Option<String>,
+}
+
+/// Which entries.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub(crate) struct WhichArgs {
+    /// Ids, separated by commas
+    #[arg(long, value_name = "ID", value_delimiter = ',')]
+    pub(crate) ids: Vec<u64>,
+    /// Every entry
+    #[arg(long)]
+    pub(crate) all: bool,
+}
+
 /// Flags of `version`.
 #[derive(Args, Debug)]
 pub(crate) struct VersionArgs {
@@ -180,7 +248,7 @@ impl Command {
     /// The name of a subcommand that this release does not have.
     pub(crate) fn planned(&self) -> Option<&'static str> {
         match self {
-            Command::Run(_) | Command::Validate(_) | Command::Version(_) => None,
+            Command::Run(_) | Command::Validate(_) | Command::Dlq(_) | Command::Version(_) => None,
             Command::Doctor(_) => Some("doctor"),
             Command::Demo(_) => Some("demo"),
             Command::Tail(_) => Some("tail"),

@@ -1,9 +1,10 @@
 //! The binary `deltaforge`. It alone reads arguments, files and environment variables; everything else receives values.
 //!
-//! [`cli`] says what can be asked, [`run`] and [`validate`] do it, [`environment`] describes a pipeline by variables,
+//! [`cli`] says what can be asked, [`run`], [`validate`] and [`dlq`] do it, [`environment`] describes a pipeline by variables,
 //! [`files`] reads documents, [`registry`] names every connector.
 
 mod cli;
+mod dlq;
 mod environment;
 mod exit;
 mod files;
@@ -41,6 +42,10 @@ fn main() -> ExitCode {
         Command::Validate(args) => {
             let json = args.json;
             validate::validate(&args).map_or_else(|exit| exit.report(json), |()| ExitCode::SUCCESS)
+        }
+        Command::Dlq(args) => {
+            let json = args.json;
+            dlq::dlq(&args).map_or_else(|exit| exit.report(json), |()| ExitCode::SUCCESS)
         }
         Command::Version(args) => {
             exit::print(&version::report(args.json));

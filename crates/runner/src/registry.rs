@@ -9,6 +9,7 @@ pub(crate) fn registry() -> Registry {
         sinks: deltaforge_sinks::kinds(),
         planned_sources: deltaforge_sources::PLANNED,
         planned_sinks: deltaforge_sinks::PLANNED,
+        render_event: Some(deltaforge_sinks::render_event),
         planned_processors: &["javascript", "filter", "flatten", "outbox"],
     }
 }

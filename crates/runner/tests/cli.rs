@@ -30,7 +30,7 @@ fn version() {
         "commit: ",
         "target: ",
         "sources: mysql, mariadb, postgres",
-        "sinks: redis, kafka, file, stdout",
+        "sinks: redis, kafka, http, file, stdout",
     ] {
         assert!(done.stdout.contains(part), "{part}: {done:?}");
     }
@@ -54,6 +54,10 @@ fn bad_usage_exits_2() {
         (vec!["--api-token", ""], "empty token"),
         (vec!["--state", "tape:x"], "unknown scheme"),
         (vec!["--state", "s3://b/p"], "planned, not in this release"),
+        (vec!["dlq", "list"], "--pipeline NAME"),
+        (vec!["dlq", "purge", "--pipeline", "p"], "--ids"),
+        (vec!["dlq", "retry", "--pipeline", "p", "--all", "--ids", "1"], "--all"),
+        (vec!["dlq", "list", "--pipeline", "p", "--api", "ftp://h"], "is not the address of an API"),
         (vec!["--grpc-addr"], "planned, not in this release"),
         (vec!["--grpc-addr", "127.0.0.1:0"], "planned, not in this release"),
         (
@@ -280,4 +284,34 @@ fn idle_it_is_small() {
     let limit = if cfg!(debug_assertions) { 30 << 20 } else { 20 << 20 };
     assert!(resident < limit, "{resident}");
     assert_eq!(running.end(rustix::process::Signal::TERM).code, 0);
+}
+
+#[test]
+fn dead_letters_are_asked_for_over_the_api() {
+    let dir = scratch();
+    std::fs::write(dir.path().join("p.yaml"), DOCUMENT).unwrap();
+    let running =
+        Running::start_with(dir.path(), &["--config", "p.yaml"], &[("DELTAFORGE_API_TOKEN", "t0ken")]);
+    let api = format!("http://{}", running.api);
+    let dlq = |args: &[&str], token: &'static str| {
+        let args: Vec<_> = ["dlq"].iter().chain(args).copied().chain(["--api", &api]).collect();
+        Program::new(&args).env("DELTAFORGE_API_TOKEN", token).run()
+    };
+    let done = dlq(&["list", "--pipeline", "orders"], "t0ken");
+    assert_eq!((done.code, done.stdout.trim()), (0, "0 dead letters"), "{done:?}");
+    let done = dlq(&["--pipeline", "orders", "list", "--json", "--limit", "3", "--kind", "route"], "t0ken");
+    let list: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert_eq!(list, serde_json::json!({"entries": [], "next": null, "total": 0}));
+    let done = dlq(&["purge", "--pipeline", "orders", "--ids", "1,2"], "t0ken");
+    assert_eq!((done.code, done.stdout.trim()), (0, "0 purged"), "{done:?}");
+    let done = dlq(&["retry", "--pipeline", "orders", "--all"], "t0ken");
+    assert_eq!((done.code, done.stdout.trim()), (0, "0 tried again, 0 delivered, 0 failed"), "{done:?}");
+    let done = dlq(&["list", "--pipeline", "nobody"], "t0ken");
+    assert!(done.code == 1 && done.stderr.contains("no pipeline `nobody`"), "{done:?}");
+    let done = dlq(&["list", "--pipeline", "orders"], "wr0ng");
+    assert!(done.code == 1 && done.stderr.contains("token") && !done.stderr.contains("wr0ng"), "{done:?}");
+    running.end(rustix::process::Signal::TERM);
+    let done = dlq(&["list", "--pipeline", "orders", "--json"], "t0ken");
+    let error: Value = serde_json::from_str(&done.stdout).unwrap();
+    assert!(done.code == 1 && error["error"].as_str().unwrap().contains("does not answer"), "{done:?}");
 }

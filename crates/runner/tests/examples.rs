@@ -26,6 +26,7 @@ fn loader() -> Loader {
         sinks: deltaforge_sinks::kinds(),
         planned_sources: deltaforge_sources::PLANNED,
         planned_sinks: deltaforge_sinks::PLANNED,
+        render_event: None,
         planned_processors: &[],
     };
     Loader::new(Arc::new(registry), Arc::new(Nothing), 256 << 20).allow_unset()
@@ -226,11 +227,22 @@ spec:
       required: false
       config: { id: f, path: out.jsonl, sync: none, rotate: { max_bytes: 1MiB, max_age_secs: 60 }, encoding: { type: json } }
     - { type: stdout, config: { required: false, pretty: true } }
+    - type: http
+      config:
+        url: https://h/${source.table}
+        method: PUT
+        key: ${after.id}
+        batch_mode: false
+        send_timeout_secs: 1
+        connect_timeout_secs: 2
+        tls: { mode: require }
+        signature: { secret: s, header: x-s, algorithm: sha256 }
   processors: []
   emit_schema_changes: false
   batch: { max_events: 1, max_bytes: 1KiB, max_ms: 1, respect_source_tx: false, max_inflight: 1, commit_policy: quorum, quorum: 1 }
   commit_policy: { mode: quorum, quorum: 1 }
   limits: { memory: 4MiB }
+  dlq: { enabled: true, max_entries: 5, max_age_secs: 60, max_event_bytes: 1KiB, overflow: drop_oldest }
 ";
 
 #[test]
@@ -256,6 +268,7 @@ spec:
     - { type: redis, config: { uri: redis://h, stream: shop } }
     - { type: file, required: false, config: { path: out.jsonl } }
     - { type: stdout }
+    - { type: http, config: { url: 'https://h/x', signature: { secret: s } } }
 ";
     let document = loader().document(&one_tree(yaml).unwrap(), true).unwrap_or_else(|e| panic!("{e:?}"));
     let spec = &document.shown["spec"];
@@ -267,7 +280,7 @@ spec:
     });
     assert_eq!(spec["source"]["config"], source);
     let redis = serde_json::json!({
-        "uri": "redis://h", "stream": "shop", "id": "shop-redis", "field": "df-event", "maxlen": 0, "send_timeout_secs": 5,
+        "uri": "redis://h", "stream": "shop", "id": "shop-redis", "field": "df-event", "maxlen": 0, "exactly_once": false, "send_timeout_secs": 5,
         "batch_timeout_secs": 30, "connect_timeout_secs": 10, "envelope": {"type": "native"}, "encoding": "json",
         "key_change": "update", "retry": retry(100, 10000, 0),
     });
@@ -277,6 +290,15 @@ spec:
         "envelope": {"type": "native"}, "encoding": "json", "key_change": "update", "retry": retry(100, 10000, 5),
     });
     assert_eq!(spec["sinks"][1], serde_json::json!({"type": "file", "config": file, "required": false}));
+    let http = &spec["sinks"][3]["config"];
+    let keys = ["method", "batch_mode", "send_timeout_secs", "connect_timeout_secs"];
+    assert_eq!(
+        keys.map(|key| http[key].clone()),
+        [serde_json::json!("POST"), serde_json::json!(false), serde_json::json!(10), serde_json::json!(5)]
+    );
+    let signature =
+        serde_json::json!({"secret": "***", "header": "x-deltaforge-signature", "algorithm": "sha256"});
+    assert_eq!(http["signature"], signature);
     // Sent back whole, it is the same document.
     let again =
         loader().document(&Node::from_json(&document.shown), false).unwrap_or_else(|e| panic!("{e:?}"));

@@ -226,6 +226,7 @@ const MAY_USE: [(&str, &[&str]); 10] = [
             "deltaforge-control",
             "deltaforge-core",
             "deltaforge-engine",
+            "deltaforge-net",
             "deltaforge-sinks",
             "deltaforge-sources",
             "deltaforge-state",

@@ -244,7 +244,7 @@ fn file_and_stdout() {
 fn one_row_per_connector() {
     let kinds = deltaforge_sinks::kinds();
     let names: Vec<&str> = kinds.iter().map(|kind| kind.name()).collect();
-    assert_eq!(names, ["redis", "kafka", "file", "stdout"]);
+    assert_eq!(names, ["redis", "kafka", "http", "file", "stdout"]);
     assert!(deltaforge_sinks::PLANNED.iter().all(|planned| !names.contains(planned)));
     assert!(kinds.iter().all(|kind| !kind.summary().is_empty()));
 }

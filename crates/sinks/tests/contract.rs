@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod common;
+#[path = "common/web.rs"]
+#[allow(dead_code, reason = "this binary uses a part of it")]
+mod web;
 
 use common::*;
 use deltaforge_core::sink::{Receipt, Sink, SinkPlan};
@@ -212,6 +215,33 @@ impl Subject for RedisCluster {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn redis_cluster() {
     contract(&RedisCluster::start(3).unwrap()).await;
+}
+
+// --- HTTP ---------------------------------------------------------------------------------------------------------------
+
+struct WebSubject {
+    web: web::Web,
+    batch_mode: bool,
+}
+
+impl Subject for WebSubject {
+    fn plan(&self, name: &str) -> Arc<dyn SinkPlan> {
+        plan("http", json!({ "url": self.web.url(name), "batch_mode": self.batch_mode }))
+    }
+
+    fn events(&self, name: &str) -> Vec<Value> {
+        self.web.taken(name)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http() {
+    contract(&WebSubject { web: web::Web::start().await, batch_mode: false }).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn http_in_batches() {
+    contract(&WebSubject { web: web::Web::start().await, batch_mode: true }).await;
 }
 
 // --- Kafka --------------------------------------------------------------------------------------------------------------

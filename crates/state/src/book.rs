@@ -45,8 +45,7 @@ impl Book {
 
     /// Finishes a removal that was cut short after the key and before its schemas.
     pub(crate) fn sweep(&mut self, source_id: &str) {
-        let unowned = |key: &Key| key.pipeline.is_empty() && key.saved.is_none();
-        if self.keys.get(source_id).is_none_or(unowned) {
+        if self.is_unowned(source_id) {
             self.forget_schemas(source_id);
         }
     }
@@ -118,6 +117,17 @@ impl Book {
 
     pub(crate) fn documents(&self) -> Vec<(String, String)> {
         self.documents.iter().map(|(name, json)| (name.clone(), json.clone())).collect()
+    }
+
+    /// Whether an epoch may still write.
+    pub(crate) fn check_owner(&self, source_id: &str, epoch: Epoch) -> Result<(), Fault> {
+        self.owned(source_id, epoch).map(|_| ())
+    }
+
+    /// Whether nobody owns the key: it was never taken over, or removed.
+    pub(crate) fn is_unowned(&self, source_id: &str) -> bool {
+        let unowned = |key: &Key| key.pipeline.is_empty() && key.saved.is_none();
+        self.keys.get(source_id).is_none_or(unowned)
     }
 
     fn owned(&self, source_id: &str, epoch: Epoch) -> Result<&Key, Fault> {

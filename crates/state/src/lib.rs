@@ -1,4 +1,5 @@
-//! Where a pipeline's state is kept: checkpoints, the schemas its source has met, and the pipelines made over the API.
+//! Where a pipeline's state is kept: checkpoints, the schemas its source has met, the pipelines made
+//! over the API, and the events that could not be delivered.
 //!
 //! [`open`] takes the URL of `--state` and gives one [`StateStore`]:
 //!
@@ -22,6 +23,7 @@ mod book;
 mod document;
 mod faults;
 mod file;
+mod letters;
 mod location;
 mod lock;
 mod measured;

@@ -5,6 +5,9 @@ use deltaforge_core::Fault;
 use deltaforge_core::checkpoint::{
     Checkpoint, CheckpointStore, DocumentStore, Lease, SchemaHistory, StateStore, Version,
 };
+use deltaforge_core::dead_letter::{
+    Appended, DeadLetter, DeadLetterPage, DeadLetterQuery, DeadLetterStore, NewDeadLetter, Room, Which,
+};
 use deltaforge_core::metrics::{Metrics, StateCall};
 use deltaforge_core::position::Epoch;
 use deltaforge_core::schema::SchemaRecord;
@@ -99,6 +102,43 @@ impl DocumentStore for Measured {
 
     async fn documents(&self) -> Result<Vec<(String, String)>, Fault> {
         self.timed(StateCall::Load, self.store.documents()).await
+    }
+}
+
+#[async_trait]
+impl DeadLetterStore for Measured {
+    async fn append_dead_letter(
+        &self,
+        source_id: &str,
+        entry: NewDeadLetter,
+        room: Room,
+        epoch: Epoch,
+    ) -> Result<Appended, Fault> {
+        self.timed(StateCall::Save, self.store.append_dead_letter(source_id, entry, room, epoch)).await
+    }
+
+    async fn dead_letters(&self, source_id: &str, query: &DeadLetterQuery) -> Result<DeadLetterPage, Fault> {
+        self.timed(StateCall::Load, self.store.dead_letters(source_id, query)).await
+    }
+
+    async fn dead_letters_by_id(&self, source_id: &str, ids: &[u64]) -> Result<Vec<DeadLetter>, Fault> {
+        self.timed(StateCall::Load, self.store.dead_letters_by_id(source_id, ids)).await
+    }
+
+    async fn remove_dead_letters(&self, source_id: &str, which: &Which) -> Result<u64, Fault> {
+        self.timed(StateCall::Remove, self.store.remove_dead_letters(source_id, which)).await
+    }
+
+    async fn count_attempts(&self, source_id: &str, ids: &[u64]) -> Result<(), Fault> {
+        self.timed(StateCall::Save, self.store.count_attempts(source_id, ids)).await
+    }
+
+    async fn trim_dead_letters(&self, source_id: &str, before_ms: i64) -> Result<u64, Fault> {
+        self.timed(StateCall::Remove, self.store.trim_dead_letters(source_id, before_ms)).await
+    }
+
+    async fn count_dead_letters(&self, source_id: &str) -> Result<u64, Fault> {
+        self.timed(StateCall::Load, self.store.count_dead_letters(source_id)).await
     }
 }
 

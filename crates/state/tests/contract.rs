@@ -3,8 +3,9 @@
 
 mod common;
 
-use common::{Store, checkpoint, fails, position, record, store_tests};
+use common::{Store, checkpoint, fails, letter, position, record, store_tests};
 use deltaforge_core::checkpoint::{Checkpoint, SinkProgress};
+use deltaforge_core::dead_letter::{Appended, DeadLetter, DeadLetterQuery, Room, Which};
 use deltaforge_core::schema::SchemaRecord;
 use deltaforge_core::task::spawn;
 use deltaforge_core::{Class, Epoch, Position};
@@ -25,6 +26,13 @@ store_tests! {
     documents_are_kept_as_written,
     everything_survives_a_restart,
     concurrent_saves_of_many_keys_all_land,
+    dead_letters_are_kept_as_stored,
+    dead_letters_are_listed_in_parts,
+    a_letter_stored_again_is_the_same_letter,
+    a_full_queue_refuses_or_drops_the_oldest,
+    numbers_of_letters_are_never_given_twice,
+    letters_need_the_owner_and_go_with_the_key,
+    old_letters_are_trimmed_and_attempts_counted,
 }
 
 async fn an_empty_store_knows_nothing(store: Store) {
@@ -308,4 +316,128 @@ async fn concurrent_saves_of_many_keys_all_land(mut store: Store) {
     let list = store.list().await.unwrap();
     assert_eq!(list.len(), 20);
     assert!(list.iter().all(|c| c.version == 5 && c.position == position(5)));
+}
+
+const ROOM: Room = Room { max_entries: 1000, drop_oldest: false };
+
+fn all() -> DeadLetterQuery {
+    DeadLetterQuery { limit: 1000, ..DeadLetterQuery::default() }
+}
+
+/// Stores letters `1..=n` under `s`; gives their numbers and the owner's epoch.
+async fn stored(store: &Store, n: u64) -> (Vec<u64>, Epoch) {
+    let epoch = store.acquire("s", "p").await.unwrap().epoch;
+    let mut ids = Vec::new();
+    for n in 1..=n {
+        match store.append_dead_letter("s", letter(n), ROOM, epoch).await.unwrap() {
+            Appended::Stored { id, dropped: 0 } => ids.push(id),
+            other => unreachable!("{other:?}"),
+        }
+    }
+    (ids, epoch)
+}
+
+async fn dead_letters_are_kept_as_stored(mut store: Store) {
+    assert_eq!(store.dead_letters("s", &all()).await.unwrap().entries, []);
+    let (ids, _) = stored(&store, 6).await;
+    assert!(ids.is_sorted_by(|a, b| a < b), "{ids:?}");
+    for _ in 0..2 {
+        let found = store.dead_letters("s", &all()).await.unwrap();
+        let expected: Vec<_> =
+            (1..).zip(&ids).map(|(n, id)| DeadLetter { id: *id, attempts: 1, entry: letter(n) }).collect();
+        assert_eq!((found.entries, found.more, found.total), (expected.clone(), false, 6));
+        let picked = store.dead_letters_by_id("s", &[ids[4], ids[1], u64::MAX, ids[1]]).await.unwrap();
+        assert_eq!(picked, [expected[1].clone(), expected[4].clone()]);
+        assert_eq!(store.count_dead_letters("s").await.unwrap(), 6);
+        assert_eq!(store.count_dead_letters("other").await.unwrap(), 0);
+        store.reopen();
+    }
+}
+
+async fn dead_letters_are_listed_in_parts(store: Store) {
+    let (ids, _) = stored(&store, 20).await;
+    let query = DeadLetterQuery { limit: 3, after: ids[3], sink: Some("even".into()), kind: None };
+    let page = store.dead_letters("s", &query).await.unwrap();
+    let numbers = |page: &[DeadLetter]| page.iter().map(|e| e.entry.event_id.clone()).collect::<Vec<_>>();
+    assert_eq!(numbers(&page.entries), ["event-6", "event-8", "event-10"]);
+    assert_eq!((page.more, page.total), (true, 10), "the total is that of the filters alone");
+    let query = DeadLetterQuery { kind: Some("route".into()), limit: 3, after: 0, sink: query.sink };
+    let page = store.dead_letters("s", &query).await.unwrap();
+    assert_eq!(numbers(&page.entries), ["event-6", "event-12", "event-18"]);
+    assert_eq!((page.more, page.total), (false, 3));
+}
+
+async fn a_letter_stored_again_is_the_same_letter(mut store: Store) {
+    let (ids, epoch) = stored(&store, 3).await;
+    store.reopen();
+    let again = store.append_dead_letter("s", letter(2), ROOM, epoch).await.unwrap();
+    assert_eq!(again, Appended::Stored { id: ids[1], dropped: 0 });
+    // Also where there is no room for another one.
+    let full = Room { max_entries: 1, drop_oldest: true };
+    let again = store.append_dead_letter("s", letter(3), full, epoch).await.unwrap();
+    assert_eq!(again, Appended::Stored { id: ids[2], dropped: 0 });
+    assert_eq!(store.count_dead_letters("s").await.unwrap(), 3);
+    let other = deltaforge_core::dead_letter::NewDeadLetter { sink: "another".into(), ..letter(2) };
+    store.append_dead_letter("s", other, ROOM, epoch).await.unwrap();
+    assert_eq!(store.count_dead_letters("s").await.unwrap(), 4, "of another sink it is another one");
+}
+
+async fn a_full_queue_refuses_or_drops_the_oldest(store: Store) {
+    let (ids, epoch) = stored(&store, 3).await;
+    let room = |drop_oldest| Room { max_entries: 3, drop_oldest };
+    assert_eq!(store.append_dead_letter("s", letter(4), room(false), epoch).await.unwrap(), Appended::Full);
+    assert_eq!(store.count_dead_letters("s").await.unwrap(), 3);
+    let dropped = store.append_dead_letter("s", letter(4), room(true), epoch).await.unwrap();
+    assert!(matches!(dropped, Appended::Stored { id, dropped: 1 } if id > ids[2]), "{dropped:?}");
+    let left = store.dead_letters("s", &all()).await.unwrap().entries;
+    assert_eq!(
+        left.iter().map(|e| &*e.entry.event_id).collect::<Vec<_>>(),
+        ["event-2", "event-3", "event-4"]
+    );
+    // A limit that was lowered.
+    let room = Room { max_entries: 2, drop_oldest: true };
+    let dropped = store.append_dead_letter("s", letter(5), room, epoch).await.unwrap();
+    assert!(matches!(dropped, Appended::Stored { dropped: 2, .. }), "{dropped:?}");
+    assert_eq!(store.count_dead_letters("s").await.unwrap(), 2);
+}
+
+async fn numbers_of_letters_are_never_given_twice(mut store: Store) {
+    let (ids, epoch) = stored(&store, 3).await;
+    assert_eq!(store.remove_dead_letters("s", &Which::Ids(vec![ids[2], 999])).await.unwrap(), 1);
+    store.reopen();
+    assert_eq!(store.remove_dead_letters("s", &Which::All).await.unwrap(), 2);
+    assert_eq!(store.remove_dead_letters("s", &Which::All).await.unwrap(), 0);
+    store.reopen();
+    let next = store.append_dead_letter("s", letter(3), ROOM, epoch).await.unwrap();
+    assert!(matches!(next, Appended::Stored { id, .. } if id > ids[2]), "{next:?} after {ids:?}");
+}
+
+async fn letters_need_the_owner_and_go_with_the_key(mut store: Store) {
+    fails(store.append_dead_letter("s", letter(1), ROOM, Epoch(1)).await, Class::Fenced, "state.fenced");
+    let (_, old) = stored(&store, 2).await;
+    let new = store.acquire("s", "p").await.unwrap().epoch;
+    fails(store.append_dead_letter("s", letter(3), ROOM, old).await, Class::Fenced, "state.fenced");
+    for n in 1..3 {
+        store.save(&checkpoint("s", n), new).await.unwrap();
+    }
+    if store.has_versions() {
+        store.rollback("s", 1).await.unwrap().unwrap();
+    }
+    assert_eq!(store.count_dead_letters("s").await.unwrap(), 2, "going back leaves them");
+    let other = store.acquire("other", "q").await.unwrap().epoch;
+    store.append_dead_letter("other", letter(1), ROOM, other).await.unwrap();
+    store.remove("s").await.unwrap();
+    store.reopen();
+    assert_eq!(store.count_dead_letters("s").await.unwrap(), 0);
+    assert_eq!(store.count_dead_letters("other").await.unwrap(), 1);
+}
+
+async fn old_letters_are_trimmed_and_attempts_counted(mut store: Store) {
+    let (ids, _) = stored(&store, 4).await;
+    assert_eq!(store.trim_dead_letters("s", letter(3).stored_ms).await.unwrap(), 2);
+    store.count_attempts("s", &[ids[3], ids[0]]).await.unwrap();
+    store.reopen();
+    let left = store.dead_letters("s", &all()).await.unwrap().entries;
+    assert_eq!(left.iter().map(|e| (e.id, e.attempts)).collect::<Vec<_>>(), [(ids[2], 1), (ids[3], 2)]);
+    assert_eq!(left[1].entry, letter(4));
 }

@@ -3,9 +3,10 @@
 
 mod common;
 
-use common::{Store, checkpoint, fails, record};
+use common::{Store, checkpoint, fails, letter, record};
 use deltaforge_core::Class;
 use deltaforge_core::checkpoint::{Checkpoint, SinkProgress};
+use deltaforge_core::dead_letter::Room;
 use deltaforge_core::schema::SchemaRecord;
 use serde_json::{Value, json};
 use std::fs;
@@ -141,7 +142,7 @@ async fn a_newer_format_is_refused_not_read_as_empty() {
         assert_eq!(fs::read_to_string(store.path().join(name)).unwrap(), text);
     }
     let mut store = filled("sqlite").await;
-    rusqlite::Connection::open(store.path()).unwrap().execute_batch("PRAGMA user_version = 3").unwrap();
+    rusqlite::Connection::open(store.path()).unwrap().execute_batch("PRAGMA user_version = 4").unwrap();
     let fault = fails(store.try_open(), Class::Config, "state.newer_format");
     assert!(fault.message().contains("df.db"), "{fault}");
 }
@@ -201,6 +202,9 @@ async fn migrates(store: &mut Store, before_anything_new: impl FnOnce(&str)) {
     );
     store.append_schemas("s", &[record(2, "t", 6)], epoch).await.unwrap();
     before_anything_new(store.url());
+    let room = Room { max_entries: 9, drop_oldest: false };
+    store.append_dead_letter("s", letter(1), room, epoch).await.unwrap();
+    assert_eq!(store.count_dead_letters("s").await.unwrap(), 1);
     let new = SchemaRecord { detail: Some("{}".into()), ..record(3, "t", 7) };
     store.append_schemas("s", std::slice::from_ref(&new), epoch).await.unwrap();
     store.reopen();

@@ -7,13 +7,15 @@
 
 mod common;
 
-use common::{Store, checkpoint, position, record};
+use common::{Store, checkpoint, letter, position, record};
+use deltaforge_core::dead_letter::{Appended, DeadLetterQuery, Room};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const URL: &str = "DELTAFORGE_TEST_SAVE_TO";
 const ROUNDS: u64 = 40;
+const ROOM: Room = Room { max_entries: 1_000_000, drop_oldest: false };
 
 /// Not a test by itself: does nothing unless a test below starts it.
 #[tokio::test]
@@ -28,6 +30,8 @@ async fn child() {
         schemas += 1;
         store.append_schemas("s", &[record(schemas, "t", n.into())], lease.epoch).await.unwrap();
         assert_eq!(store.save(&checkpoint("s", n), lease.epoch).await.unwrap(), n);
+        let stored = store.append_dead_letter("s", letter(n), ROOM, lease.epoch).await.unwrap();
+        assert!(matches!(stored, Appended::Stored { dropped: 0, .. }), "{stored:?}");
         // Not `println!`, which the harness may hold back.
         writeln!(std::io::stdout(), "saved {n} {schemas}").unwrap();
     }
@@ -60,6 +64,18 @@ async fn survives_kills(scheme: &str) {
         assert!((acknowledged.0..=acknowledged.0 + 1).contains(&found.version), "{acknowledged:?} {found:?}");
         assert!((acknowledged.1..=acknowledged.1 + 1).contains(&schemas), "{acknowledged:?} {schemas}");
         assert_eq!(found.position, position(found.version), "the parts of a checkpoint belong together");
+        let query = DeadLetterQuery { limit: usize::MAX, ..DeadLetterQuery::default() };
+        let letters = store.dead_letters("s", &query).await.unwrap().entries;
+        for (number, found) in (1..).zip(&letters) {
+            assert_eq!(found.entry, letter(number), "none is missing, none is torn");
+        }
+        let count = letters.len() as u64;
+        assert!((acknowledged.0..=acknowledged.0 + 1).contains(&count), "{acknowledged:?} {count}");
+        // The one that was not stored before the kill comes next, as after a replay.
+        if count < found.version {
+            let epoch = store.acquire("s", "p").await.unwrap().epoch;
+            store.append_dead_letter("s", letter(count + 1), ROOM, epoch).await.unwrap();
+        }
         let lease = store.acquire("s", "p").await.unwrap();
         assert!(lease.epoch.0 >= epoch + 2, "both owners of a round counted");
         epoch = lease.epoch.0;

@@ -15,7 +15,7 @@ const STUCK_AFTER: Duration = Duration::from_secs(60);
 const TRACE_SHOWN: usize = 60;
 
 /// Seeds of a usual run with sinks that store positions.
-const SEEDS_EXACT: u64 = 300;
+const SEEDS_EXACT: u64 = 500;
 
 /// What the seeds are for.
 const MUST_HAPPEN: [&str; 22] = [

@@ -146,6 +146,8 @@ families! {
     pipeline_phase: count "deltaforge_pipeline_phase" ["pipeline", "phase"],
         "1 for the present phase, 0 for the others.";
     pipelines: count "deltaforge_pipelines" ["status"], "Pipelines by status.";
+    dlq_entries: count "deltaforge_dlq_entries" ["pipeline"], "Dead letters stored.";
+    dlq_events: counter "deltaforge_dlq_events_total" ["pipeline", "sink", "kind"], "Dead letters added.";
     buffered_bytes: count "deltaforge_memory_buffered_bytes" ["pipeline"], "Event data held.";
     memory_limit: one_count "deltaforge_memory_limit_bytes" [], "The ceiling of the process on event data.";
     backpressure: seconds "deltaforge_backpressure_seconds_total" ["pipeline", "reason"], "Time the source waited.";

@@ -57,6 +57,7 @@ pub struct PipelineMetrics {
     checkpoint_failures: IntCounter,
     checkpoint_bytes: IntGauge,
     backpressure: Vec<Counter>,
+    dlq_entries: IntGauge,
     sinks: Vec<SinkMetrics>,
 }
 
@@ -129,6 +130,7 @@ impl PipelineMetrics {
             checkpoint_failures: s.of("checkpoint_failures", &f.checkpoint_failures, &[name]),
             checkpoint_bytes: s.of("checkpoint_bytes", &f.checkpoint_bytes, &[name]),
             backpressure,
+            dlq_entries: s.of("dlq_entries", &f.dlq_entries, &[name]),
             sinks,
             series: Mutex::new(Known { series, follower: Some(follower), ..Known::default() }),
         }
@@ -251,6 +253,24 @@ impl PipelineMetrics {
                     .of("sink_position", &families.sink_position, &[&self.name, &sink.id])
                     .set(position as f64);
             }
+        }
+    }
+
+    /// So many dead letters are stored.
+    pub fn dead_letters(&self, entries: u64) {
+        self.dlq_entries.set(gauge(entries));
+    }
+
+    /// A dead letter was stored, and so many of the oldest were dropped for it. `kind` is one of the API's words.
+    pub fn dead_letter_stored(&self, sink: &str, kind: &str, dropped: u64) {
+        let mut known = lock(&self.series);
+        if known.retired {
+            return;
+        }
+        known.series.of("dlq_events", &self.families.dlq_events, &[&self.name, sink, kind]).inc();
+        if dropped > 0 {
+            let labels = [self.name.as_str(), sink, "dlq_overflow"];
+            known.series.of("dropped", &self.families.dropped, &labels).inc_by(dropped);
         }
     }
 

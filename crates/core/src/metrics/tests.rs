@@ -39,6 +39,8 @@ h deltaforge_sink_latency_seconds pipeline sink
 c deltaforge_sink_failures_total kind pipeline sink
 g deltaforge_sink_buffer_depth pipeline sink
 c deltaforge_dropped_events_total component pipeline reason
+g deltaforge_dlq_entries pipeline
+c deltaforge_dlq_events_total kind pipeline sink
 c deltaforge_panics_total
 c deltaforge_pipelines_total
 g deltaforge_running_pipelines
@@ -139,6 +141,7 @@ fn names_types_and_labels_are_the_specified_ones() {
     stats.retained_bytes.store(1, Relaxed);
     pipeline.sample(&known_sample(), &stats);
     pipeline.table("public.orders").add(1);
+    pipeline.dead_letter_stored("p-stdout", "route", 1);
     metrics.api_request("/pipelines", "GET", 200, Duration::from_millis(2));
     metrics.action("p", Action::Pause, true);
     let mut specified: Vec<_> =

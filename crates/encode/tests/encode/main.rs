@@ -6,6 +6,7 @@
 mod config;
 mod envelopes;
 mod fixture;
+mod frozen;
 mod keys;
 mod templates;
 mod values;

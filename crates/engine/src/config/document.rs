@@ -4,7 +4,8 @@
 //! build are refused as planned, unless they are written with the value that means "off": nothing that parses is ignored.
 
 use super::expand::{Path, Step};
-use crate::spec::{BatchSettings, CommitPolicy, PipelineSpec};
+use crate::dead_letters::RenderEvent;
+use crate::spec::{BatchSettings, CommitPolicy, DlqSettings, PipelineSpec};
 use deltaforge_core::config::{
     Fields, Finding, FindingClass, Findings, Node, Raw, Span, all_words, did_you_mean, is_name, size_text,
 };
@@ -25,6 +26,8 @@ pub struct Registry {
     pub planned_sources: &'static [&'static str],
     /// Words for sinks of later releases.
     pub planned_sinks: &'static [&'static str],
+    /// Writes an event for people to look at.
+    pub render_event: Option<RenderEvent>,
     /// Words for processors of later releases.
     pub planned_processors: &'static [&'static str],
 }
@@ -96,6 +99,7 @@ pub(super) fn parse(
     let commit_policy = parse_policy(policy_node, older, &sinks, findings);
     promise_exactly_once(&sinks, &batch, commit_policy, findings);
     let memory_limit = parse_limits(parts.limits.unwrap_or(&nothing), memory_ceiling, findings);
+    let dlq = parse_dlq(parts.dlq.unwrap_or(&nothing), registry.render_event, findings);
     if let (Some(node), Some((plan, _))) = (parts.source, &source) {
         parsed.source = Some(source_place(node, plan.id()));
     }
@@ -110,6 +114,7 @@ pub(super) fn parse(
         batch,
         commit_policy,
         memory_limit,
+        dlq,
     });
     parsed
 }
@@ -162,6 +167,7 @@ struct Parts<'a> {
     batch: Option<&'a Node>,
     commit_policy: Option<&'a Node>,
     limits: Option<&'a Node>,
+    dlq: Option<&'a Node>,
 }
 
 fn parse_keys<'a>(spec: &'a Node, registry: &Registry, findings: &mut Findings) -> Parts<'a> {
@@ -177,6 +183,7 @@ fn parse_keys<'a>(spec: &'a Node, registry: &Registry, findings: &mut Findings) 
         batch: known("batch"),
         commit_policy: known("commit_policy"),
         limits: known("limits"),
+        dlq: known("dlq"),
     };
     let processors = known("processors");
     if is_map && parts.source.is_none() {
@@ -196,6 +203,21 @@ fn parse_keys<'a>(spec: &'a Node, registry: &Registry, findings: &mut Findings) 
     parts
 }
 
+/// `spec.dlq`; `None` when it is off.
+fn parse_dlq(node: &Node, render: Option<RenderEvent>, findings: &mut Findings) -> Option<DlqSettings> {
+    let mut f = Fields::new(node, "spec.dlq", findings);
+    let enabled = f.bool("enabled", false);
+    let settings = DlqSettings {
+        max_entries: f.int("max_entries", 10_000, 1..=10_000_000).unsigned_abs(),
+        max_age_secs: f.int("max_age_secs", 604_800, 60..=315_360_000).unsigned_abs(),
+        max_event_bytes: f.size("max_event_bytes", 256 << 10, 1 << 10..=64 << 20),
+        drop_oldest: f.choice("overflow", &["block", "drop_oldest"], &[], "block") == "drop_oldest",
+        render,
+    };
+    f.finish();
+    enabled.then_some(settings)
+}
+
 fn refuse_planned(f: &mut Fields<'_>) {
     if f.bool("emit_schema_changes", false) {
         planned(f, "emit_schema_changes", "remove the key, or write `false`");
@@ -204,10 +226,8 @@ fn refuse_planned(f: &mut Fields<'_>) {
         Raw::Map(entries) => entries.iter().all(|(name, node)| name.name == key && node.value == *off),
         _ => false,
     };
-    for key in ["schema_sensing", "dlq"] {
-        if f.node(key).is_some_and(|node| !all_off(node, "enabled", &Raw::Bool(false))) {
-            planned(f, key, "remove the key, or write `enabled: false` and nothing else");
-        }
+    if f.node("schema_sensing").is_some_and(|node| !all_off(node, "enabled", &Raw::Bool(false))) {
+        planned(f, "schema_sensing", "remove the key, or write `enabled: false` and nothing else");
     }
     let dedicated = Raw::Text("dedicated".into());
     if f.node("connection_policy").is_some_and(|node| !all_off(node, "default_mode", &dedicated)) {

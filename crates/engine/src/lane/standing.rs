@@ -27,9 +27,13 @@ pub(super) struct Standing {
     at_start: Option<Option<Held>>,
     /// The target has held a position.
     is_begun: bool,
+    /// What the target held at the start, where that lies behind `from`: it holds that until something is delivered.
+    ahead: Option<Position>,
     /// Events of acknowledged parts of a transaction that goes on.
     staged: u64,
     skip: Option<Skip>,
+    /// Events may have become dead letters: fewer are held than come again.
+    with_letters: bool,
 }
 
 /// Everything up to an event is held, and is not delivered.
@@ -73,12 +77,32 @@ pub(super) enum Skipped {
 impl Standing {
     /// `from` is where the pipeline starts, `at_start` what the sink said then.
     pub(super) fn new(from: Position, at_start: Option<Held>) -> Standing {
-        Standing { from, at_start: Some(at_start), is_begun: false, staged: 0, skip: None }
+        Standing {
+            from,
+            at_start: Some(at_start),
+            is_begun: false,
+            ahead: None,
+            staged: 0,
+            skip: None,
+            with_letters: false,
+        }
+    }
+
+    /// For a sink whose events may become dead letters.
+    pub(super) fn with_letters(mut self, with_letters: bool) -> Standing {
+        self.with_letters = with_letters;
+        self
     }
 
     /// The last whole position, as the lane knows it.
     pub(super) fn from(&self) -> &Position {
         &self.from
+    }
+
+    /// Whether nothing of a transaction that goes on is at the target, and nothing is to be skipped: what is committed now
+    /// with the last whole position takes nothing back.
+    pub(super) fn is_between(&self) -> bool {
+        self.staged == 0 && self.skip.is_none()
     }
 
     /// Compares with what the target holds for certain; `again` are the batches without an acknowledgement, in order. `order`
@@ -119,6 +143,10 @@ impl Standing {
                 }
                 Verdict::GoOn(index + 1)
             }
+            None if self.ahead.as_ref() == Some(&target.position) => {
+                self.hold(target, None);
+                Verdict::GoOn(0)
+            }
             None if order(&target.position, &self.from) == Some(Ordering::Less) => {
                 Verdict::BeginAgain(target_lost(&target.position, &self.from))
             }
@@ -143,6 +171,7 @@ impl Standing {
         }
         if target.position != self.from {
             // The start lies before what is held here, because another sink needs it.
+            self.ahead = Some(target.position.clone());
             self.hold(target, None);
         } else if target.inside > 0 {
             self.hold(target, Some(target.inside));
@@ -164,16 +193,18 @@ impl Standing {
         &mut self,
         events: u64,
         at: impl FnOnce(EventId) -> Option<usize>,
-        is_beyond: impl FnOnce(&Position) -> bool,
+        is_beyond: impl Fn(&Position) -> bool,
     ) -> Result<Skipped, Fault> {
         let Some(skip) = &mut self.skip else { return Ok(Skipped::Nothing) };
         if at(skip.event).is_some() {
-            let event = skip.event;
+            let (event, is_last) = (skip.event, skip.inside == 0 && !is_beyond(&skip.position));
             self.skip = None;
-            return Ok(Skipped::Through(event));
+            return Ok(if is_last { Skipped::Whole } else { Skipped::Through(event) });
         }
         match &mut skip.left {
             Some(left) if *left > events => *left -= events,
+            // The event is in a later part of the transaction, unless this one was the last.
+            Some(left) if self.with_letters && !is_beyond(&skip.position) => *left = 1,
             Some(_) => return Err(not_met(&skip.position)),
             None if !is_beyond(&skip.position) => {}
             None if skip.inside == 0 => return Err(not_met(&skip.position)),

@@ -66,6 +66,25 @@ fn the_start_is_behind_the_target() {
     assert_eq!(skip(&mut standing, 10, None, false), Ok(Skipped::Whole));
     assert_eq!(skip(&mut standing, 10, Some(3), true), Ok(Skipped::Through(event(50))));
     assert_eq!(skip(&mut standing, 10, None, true), Ok(Skipped::Nothing));
+    // The batch ends with what is held: nothing is to be stored.
+    let mut standing = Standing::new(place(3), Some(held(5, 50)));
+    assert!(matches!(standing.compare(Some(&held(5, 50)), again(&[Some(5)]), by_number), Verdict::GoOn(0)));
+    assert_eq!(skip(&mut standing, 10, Some(9), false), Ok(Skipped::Whole));
+    assert_eq!(skip(&mut standing, 10, None, true), Ok(Skipped::Nothing));
+}
+
+#[test]
+fn the_target_is_still_ahead_when_a_delivery_failed() {
+    let mut standing = Standing::new(place(3), Some(held(5, 50)));
+    assert!(matches!(standing.compare(Some(&held(5, 50)), again(&[Some(7)]), by_number), Verdict::GoOn(0)));
+    assert_eq!(skip(&mut standing, 10, Some(3), true), Ok(Skipped::Through(event(50))));
+    // Nothing of the rest arrived, or, without transactions, some of it.
+    for (target, last) in [(held(5, 50), 50), (inside(5, 52, 2), 52)] {
+        assert!(matches!(standing.compare(Some(&target), again(&[Some(7)]), by_number), Verdict::GoOn(0)));
+        assert_eq!(skip(&mut standing, 10, Some(5), true), Ok(Skipped::Through(event(last))));
+    }
+    let verdict = standing.compare(Some(&held(6, 60)), again(&[Some(7)]), by_number);
+    assert_eq!(code(&verdict), ("sink.position_moved", Class::Fenced));
 }
 
 #[test]
@@ -81,6 +100,15 @@ fn the_start_is_beyond_the_target_and_nothing_lies_between() {
         Verdict::GoOn(0)
     ));
     assert_eq!(skip(&mut standing, 10, Some(2), true), Ok(Skipped::Through(event(53))));
+}
+
+/// The position was that of an idle place behind the event's transaction; read again, the batch ends in front of it.
+#[test]
+fn a_position_does_not_go_back() {
+    let mut standing = Standing::new(place(3), Some(held(5, 50)));
+    assert!(matches!(standing.compare(Some(&held(5, 50)), again(&[]), by_number), Verdict::GoOn(0)));
+    assert_eq!(skip(&mut standing, 10, Some(9), false), Ok(Skipped::Whole));
+    assert_eq!(skip(&mut standing, 10, None, true), Ok(Skipped::Nothing));
 }
 
 #[test]
@@ -117,6 +145,25 @@ fn a_target_without_transactions_is_found_inside_a_batch() {
     ));
     assert_eq!(skip(&mut standing, 2, None, true), Ok(Skipped::Whole));
     assert_eq!(skip(&mut standing, 2, Some(0), true), Ok(Skipped::Through(event(53))));
+}
+
+#[test]
+fn dead_letters_come_again_and_are_not_held() {
+    let standing = |with_letters| {
+        let mut standing = Standing::new(place(5), Some(inside(5, 53, 10))).with_letters(with_letters);
+        let verdict = standing.compare(Some(&inside(5, 53, 10)), again(&[Some(6)]), by_number);
+        assert!(matches!(verdict, Verdict::GoOn(0)));
+        standing
+    };
+    // A part of ten, of which nine are held: the tenth that is held stands in the next part.
+    assert_eq!(skip(&mut standing(false), 10, None, false), Err("sink.event_not_met"));
+    let mut with = standing(true);
+    assert!(!with.is_between());
+    assert_eq!(skip(&mut with, 10, None, false), Ok(Skipped::Whole));
+    assert_eq!(skip(&mut with, 10, Some(0), true), Ok(Skipped::Through(event(53))));
+    assert!(with.is_between());
+    // The transaction's end came by without it.
+    assert_eq!(skip(&mut standing(true), 10, None, true), Err("sink.event_not_met"));
 }
 
 #[test]

@@ -13,6 +13,9 @@
 //! A place read past without an event for the sinks is saved and released, and no target ever hears of it: so the checkpoint
 //! says what each target held then. One that holds that still lacks nothing before the checkpoint; one that holds
 //! something earlier has lost it, and is delivered to again from there.
+//!
+//! A target that holds events behind its position tells where it stands by counting them from that position. So nothing
+//! behind it is saved before the batch with the last of these events is there: the next start might need them all again.
 
 use super::saving::obeying;
 use super::{Beginnings, Failure, LAST_SAVE, Loop, Mode, Reading, STATE};
@@ -160,6 +163,8 @@ impl Loop {
         self.held_at_start = standings.held();
         let position = |held: &Option<Held>| held.as_ref().map(|held| held.position.clone());
         self.stored = self.held_at_start.iter().map(position).collect();
+        let is_inside = |held: &Option<Held>| held.as_ref().is_some_and(|held| held.inside > 0);
+        self.is_inside = self.held_at_start.iter().map(is_inside).collect();
         if let Some(start) = start.filter(|start| Some(start) != self.progress.safe()) {
             tracing::info!(
                 pipeline = self.spec.name,

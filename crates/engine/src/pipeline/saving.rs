@@ -1,7 +1,6 @@
 //! Saving checkpoints: one at a time, in its own task, grouped; and only then releasing.
 
 use super::{Command, Failure, Loop, Mode, STATE, is_final};
-use crate::progress::Progress;
 use crate::spec::PipelineSpec;
 use crate::status::{Phase, State, Status, Trouble};
 use deltaforge_core::checkpoint::{Checkpoint, Lease, StateStore};
@@ -10,7 +9,8 @@ use deltaforge_core::metrics::{Stage, Trigger};
 use deltaforge_core::position::{End, Epoch};
 use deltaforge_core::schema::SchemaLog;
 use deltaforge_core::task::{Task, spawn};
-use deltaforge_core::{Fault, clock};
+use deltaforge_core::{Fault, Position, clock};
+use std::cmp::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
@@ -58,9 +58,9 @@ impl Saving {
 
     /// When the next save is due; `None` when there is nothing to save or one is running. Schemas that batches wait for are
     /// saved at once.
-    pub(super) fn due(&self, progress: &Progress, schemas: bool) -> Option<Instant> {
+    fn due(&self, unsaved: bool, schemas: bool) -> Option<Instant> {
         let at = if schemas && self.failed == 0 { self.begun } else { self.not_before };
-        (self.task.is_none() && (schemas || progress.unsaved().is_some())).then_some(at)
+        (self.task.is_none() && (schemas || unsaved)).then_some(at)
     }
 
     /// Waits for the running save; pends when there is none. Cancel-safe.
@@ -149,6 +149,8 @@ pub(super) async fn obeying<T>(
                 Command::Pause => Mode::Paused,
                 Command::Resume => Mode::Running,
                 Command::Stop => return None,
+                // Nothing is delivered yet: its answer is dropped.
+                Command::Redeliver(_) => *mode,
             },
             done = &mut work => return Some(done),
         }
@@ -167,7 +169,20 @@ impl Loop {
     }
 
     pub(super) fn save_due(&self) -> Option<Instant> {
-        self.saving.due(&self.progress, self.awaits_schemas())
+        self.saving.due(self.unsaved().is_some(), self.awaits_schemas())
+    }
+
+    /// What may be saved and is not. The place of the start always may, and nothing behind the position of a target that is
+    /// still inside a batch.
+    fn unsaved(&self) -> Option<&End> {
+        let end = self.progress.unsaved()?;
+        let source = &self.spec.source;
+        let is_behind = |(is_inside, stored): (&bool, &Option<Position>)| {
+            let order = stored.as_ref().and_then(|stored| source.compare(&end.position, stored));
+            *is_inside && !matches!(order, Some(Ordering::Less | Ordering::Equal))
+        };
+        let is_start = self.progress.last_saved().is_none();
+        (is_start || !self.is_inside.iter().zip(&self.stored).any(is_behind)).then_some(end)
     }
 
     /// Batches wait for schemas to be saved: where a target is ahead of the checkpoint, the next start reads on from there, and
@@ -177,7 +192,7 @@ impl Loop {
     }
 
     fn start_save(&mut self) {
-        let Some(end) = self.progress.unsaved().or(self.progress.last_saved()).cloned() else { return };
+        let Some(end) = self.unsaved().or(self.progress.last_saved()).cloned() else { return };
         let now_ms = clock::unix_millis();
         let checkpoint = Checkpoint {
             source_id: self.spec.source.id().into(),
@@ -252,7 +267,7 @@ impl Loop {
             let saved = self.saving.ended().await;
             let _failed_already = self.take_saved(saved);
         }
-        if self.progress.unsaved().is_some() && !self.troubles.contains_key(STATE) {
+        if self.unsaved().is_some() && !self.troubles.contains_key(STATE) {
             self.start_save();
             let saved = self.saving.ended().await;
             let _failed_already = self.take_saved(saved);

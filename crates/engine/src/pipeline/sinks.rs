@@ -110,14 +110,13 @@ impl SinkView {
 impl Loop {
     /// What a checkpoint says of the sinks.
     pub(super) fn sink_progress(&self) -> Vec<SinkProgress> {
-        let progress = |(plan, view): (&std::sync::Arc<dyn deltaforge_core::sink::SinkPlan>, &SinkView)| {
-            Some(SinkProgress {
-                sink: plan.id().into(),
-                position: view.position.clone()?,
-                delivered_ms: view.delivered_ms,
-            })
+        let progress = |(sink, view): (usize, &SinkView)| {
+            // What a target stores is told from what the pipeline read since, which held nothing for it.
+            let position = self.stored[sink].clone().or_else(|| view.position.clone())?;
+            let sink = self.spec.sinks[sink].id().into();
+            Some(SinkProgress { sink, position, delivered_ms: view.delivered_ms })
         };
-        self.spec.sinks.iter().zip(&self.sinks).filter_map(progress).collect()
+        self.sinks.iter().enumerate().filter_map(progress).collect()
     }
 
     /// What the status says of the sinks.

@@ -12,7 +12,7 @@
 //!  delete   store answers? ─ drain ─ drop slot if asked ─ forget document ─ forget state ─ answer
 //! ```
 //!
-//! `entry` is one pipeline, `operations` changes one, `checkpoints` looks at and changes what is stored, `launch` is the seam
+//! `entry` is one pipeline, `operations` changes one, `checkpoints` looks at and changes what is stored, `letters` those that could not be delivered, `launch` is the seam
 //! to the engine, `addresses` tells which servers a changed document newly names.
 
 mod addresses;
@@ -20,10 +20,12 @@ mod checkpoints;
 mod entry;
 mod info;
 mod launch;
+mod letters;
 mod operations;
 
 pub use info::{CheckpointInfo, Origin, PipeInfo, Refusal};
 pub use launch::{EngineLauncher, Launcher};
+pub use letters::Redelivered;
 
 use crate::config::{Document, Loader, shown};
 use crate::status::{Phase, State, Status, Trouble};

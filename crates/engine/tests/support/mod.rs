@@ -14,6 +14,9 @@ use deltaforge_core::checkpoint::{
     Checkpoint, CheckpointStore, DocumentStore, Lease, SchemaHistory, SinkProgress, StateStore, Version,
 };
 use deltaforge_core::config::{Fields, Report, RetryPolicy, Severity};
+use deltaforge_core::dead_letter::{
+    Appended, DeadLetter, DeadLetterPage, DeadLetterQuery, DeadLetterStore, NewDeadLetter, Room, Which,
+};
 use deltaforge_core::metrics::PipelineMetrics;
 use deltaforge_core::schema::SchemaRecord;
 use deltaforge_core::sink::{Sink, SinkContext, SinkKind, SinkPlan};
@@ -293,6 +296,11 @@ async fn run(
         tokio::select! {
             command = commands.recv() => match command {
                 Some(Command::Pause) => say(State::Paused, Phase::Streaming, None),
+                // Delivers what has an even number.
+                Some(Command::Redeliver(asked)) => {
+                    let ids = asked.letters.iter().map(|(id, _)| *id).filter(|id| id % 2 == 0).collect();
+                    asked.answer.send(ids).unwrap();
+                }
                 Some(Command::Resume) => say(State::Running, Phase::Streaming, None),
                 Some(Command::Stop) if script == Script::NeverDrains => {
                     say(State::Running, Phase::Draining, None);
@@ -322,6 +330,7 @@ struct TestStoreInner {
     calls: AtomicU32,
     checkpoints: Mutex<HashMap<String, Vec<Checkpoint>>>,
     documents: Mutex<HashMap<String, String>>,
+    letters: Mutex<HashMap<String, Vec<DeadLetter>>>,
 }
 
 impl TestStore {
@@ -474,5 +483,68 @@ impl DocumentStore for TestStore {
     async fn documents(&self) -> Result<Vec<(String, String)>, Fault> {
         self.answer()?;
         Ok(self.0.documents.lock().unwrap().iter().map(|(name, json)| (name.clone(), json.clone())).collect())
+    }
+}
+
+#[async_trait]
+impl DeadLetterStore for TestStore {
+    /// Without regard to room and epoch.
+    async fn append_dead_letter(
+        &self,
+        source_id: &str,
+        entry: NewDeadLetter,
+        _: Room,
+        _: Epoch,
+    ) -> Result<Appended, Fault> {
+        self.answer()?;
+        let mut all = self.0.letters.lock().unwrap();
+        let letters = all.entry(source_id.into()).or_default();
+        let id = letters.last().map_or(1, |letter| letter.id + 1);
+        letters.push(DeadLetter { id, attempts: 1, entry });
+        Ok(Appended::Stored { id, dropped: 0 })
+    }
+
+    async fn dead_letters(&self, source_id: &str, query: &DeadLetterQuery) -> Result<DeadLetterPage, Fault> {
+        self.answer()?;
+        let all = self.0.letters.lock().unwrap();
+        let passing = all.get(source_id).into_iter().flatten().filter(|l| query.passes(&l.entry));
+        let passing: Vec<_> = passing.cloned().collect();
+        let total = passing.len() as u64;
+        let mut entries: Vec<_> = passing.into_iter().filter(|l| l.id > query.after).collect();
+        let more = entries.len() > query.limit;
+        entries.truncate(query.limit);
+        Ok(DeadLetterPage { entries, more, total })
+    }
+
+    async fn dead_letters_by_id(&self, source_id: &str, ids: &[u64]) -> Result<Vec<DeadLetter>, Fault> {
+        let query = DeadLetterQuery { limit: usize::MAX, ..DeadLetterQuery::default() };
+        let all = self.dead_letters(source_id, &query).await?.entries;
+        Ok(all.into_iter().filter(|l| ids.contains(&l.id)).collect())
+    }
+
+    async fn remove_dead_letters(&self, source_id: &str, which: &Which) -> Result<u64, Fault> {
+        self.answer()?;
+        let mut all = self.0.letters.lock().unwrap();
+        let letters = all.entry(source_id.into()).or_default();
+        let before = letters.len();
+        letters.retain(|l| matches!(which, Which::Ids(ids) if !ids.contains(&l.id)));
+        Ok((before - letters.len()) as u64)
+    }
+
+    async fn count_attempts(&self, source_id: &str, ids: &[u64]) -> Result<(), Fault> {
+        self.answer()?;
+        let mut all = self.0.letters.lock().unwrap();
+        let letters = all.entry(source_id.into()).or_default();
+        letters.iter_mut().filter(|l| ids.contains(&l.id)).for_each(|l| l.attempts += 1);
+        Ok(())
+    }
+
+    async fn trim_dead_letters(&self, _: &str, _: i64) -> Result<u64, Fault> {
+        self.answer().map(|()| 0)
+    }
+
+    async fn count_dead_letters(&self, source_id: &str) -> Result<u64, Fault> {
+        self.answer()?;
+        Ok(self.0.letters.lock().unwrap().get(source_id).map_or(0, |letters| letters.len() as u64))
     }
 }

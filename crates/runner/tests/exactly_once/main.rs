@@ -12,6 +12,7 @@
     reason = "in a test, a panic with a clear message is how a failure is reported, and what was measured is printed"
 )]
 
+mod kafka;
 mod redis;
 #[path = "../support/mod.rs"]
 mod support;

@@ -18,6 +18,7 @@ mod support;
 mod access;
 mod connection;
 mod idle;
+mod letters;
 mod memory;
 mod process;
 mod signals;

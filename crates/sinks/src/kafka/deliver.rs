@@ -142,9 +142,9 @@ impl KafkaSink {
         }
         self.produce(batch, number).await?;
         if let Some(once) = &mut self.once
-            && let Some(last) = batch.events().last()
+            && let Some(last) = batch.last_id()
         {
-            once.last = last.id();
+            once.last = last;
         }
         if let Some(position) = position {
             self.commit(&position, number).await?;
@@ -291,7 +291,7 @@ fn given_up(producer: &Producer) -> Fault {
 
 /// Key and value of the record that says where `batch` ends.
 fn position(once: &Once, batch: &Batch, end: &End) -> (String, Vec<u8>) {
-    let last = batch.events().last().map_or(once.last, |event| event.id());
+    let last = batch.last_id().unwrap_or(once.last);
     (once.positions.key(), once.positions.identity.write(None, Some((&end.position, last))))
 }
 

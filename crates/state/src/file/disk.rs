@@ -123,7 +123,7 @@ fn read<T: Default>(
 }
 
 /// Puts a whole new file in the place of the old one, durably.
-fn replace(dir: &Path, name: &str, text: &str) -> io::Result<()> {
+pub(super) fn replace(dir: &Path, name: &str, text: &str) -> io::Result<()> {
     let path = dir.join(name);
     let temporary = dir.join(format!("{name}.tmp"));
     // Left over from a crash; made anew, because an old one keeps its mode and perhaps a tail.

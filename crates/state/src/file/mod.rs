@@ -6,6 +6,7 @@
 //!     df_schemas.json           schema records by source id
 //!     df_schemas.json.format1   what an older release wrote last, from the moment that it can no longer read this one
 //!     df_pipelines.json         pipelines made over the API, as they were written
+//!     df_dead_letters/SOURCE/7.json  events that could not be delivered, a file each (letters)
 //!     .lock                     held while a process has the store open
 //! ```
 //!
@@ -20,6 +21,7 @@
 
 mod disk;
 mod formats;
+mod letters;
 
 use crate::serial::Serial;
 use async_trait::async_trait;
@@ -27,13 +29,19 @@ use deltaforge_core::Fault;
 use deltaforge_core::checkpoint::{
     Checkpoint, CheckpointStore, DocumentStore, Lease, SchemaHistory, Version,
 };
+use deltaforge_core::dead_letter::{
+    Appended, DeadLetter, DeadLetterPage, DeadLetterQuery, DeadLetterStore, NewDeadLetter, Room, Which,
+};
 use deltaforge_core::position::Epoch;
 use deltaforge_core::schema::SchemaRecord;
+use letters::Shelves;
 use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// State in a directory of JSON files.
 pub(crate) struct FileStore {
     files: Serial<disk::Disk>,
+    letters: Arc<Mutex<Shelves>>,
     /// How a renamed pipeline keeps its key.
     rename: String,
 }
@@ -47,13 +55,38 @@ impl FileStore {
             "write the new name to `checkpoint.pipeline` in {} while deltaforge is stopped",
             checkpoints.display()
         );
-        Ok(FileStore { files: Serial::new(disk), rename })
+        let letters = Arc::new(Mutex::new(Shelves::new(dir.join("df_dead_letters"))));
+        Ok(FileStore { files: Serial::new(disk), letters, rename })
     }
+
+    /// Looks at dead letters, or changes them without being their owner, as the API does. In a thread that may block, and
+    /// after what was asked for before.
+    async fn with_letters<R: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Shelves) -> Result<R, Fault> + Send + 'static,
+    ) -> Result<R, Fault> {
+        let letters = Arc::clone(&self.letters);
+        self.files.read(move |_| work(&mut lock(&letters))).await
+    }
+
+    /// Finishes a removal: the letters go after the key, so that a crash between the two leaves what nobody owns, and never
+    /// takes away what somebody does.
+    async fn sweep_letters(&self, source_id: &str) -> Result<(), Fault> {
+        let (key, letters) = (source_id.to_owned(), Arc::clone(&self.letters));
+        self.files
+            .read(move |book| if book.is_unowned(&key) { lock(&letters).forget(&key) } else { Ok(()) })
+            .await
+    }
+}
+
+fn lock(letters: &Mutex<Shelves>) -> MutexGuard<'_, Shelves> {
+    letters.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[async_trait]
 impl CheckpointStore for FileStore {
     async fn acquire(&self, source_id: &str, pipeline: &str) -> Result<Lease, Fault> {
+        self.sweep_letters(source_id).await?;
         let key = source_id.to_owned();
         self.files
             .write(move |book| {
@@ -94,7 +127,8 @@ impl CheckpointStore for FileStore {
                 book.remove(&key);
                 Ok(())
             })
-            .await
+            .await?;
+        self.sweep_letters(source_id).await
     }
 
     async fn list(&self) -> Result<Vec<Checkpoint>, Fault> {
@@ -144,5 +178,55 @@ impl DocumentStore for FileStore {
 
     async fn documents(&self) -> Result<Vec<(String, String)>, Fault> {
         self.files.read(|book| Ok(book.documents())).await
+    }
+}
+
+#[async_trait]
+impl DeadLetterStore for FileStore {
+    async fn append_dead_letter(
+        &self,
+        source_id: &str,
+        entry: NewDeadLetter,
+        room: Room,
+        epoch: Epoch,
+    ) -> Result<Appended, Fault> {
+        let (key, letters) = (source_id.to_owned(), Arc::clone(&self.letters));
+        // Inside a job, so that nobody takes the key over between the look at its epoch and the write.
+        self.files
+            .write(move |book| {
+                book.check_owner(&key, epoch)?;
+                lock(&letters).append(&key, entry, room)
+            })
+            .await
+    }
+
+    async fn dead_letters(&self, source_id: &str, query: &DeadLetterQuery) -> Result<DeadLetterPage, Fault> {
+        let (key, query) = (source_id.to_owned(), query.clone());
+        self.with_letters(move |letters| letters.page(&key, &query)).await
+    }
+
+    async fn dead_letters_by_id(&self, source_id: &str, ids: &[u64]) -> Result<Vec<DeadLetter>, Fault> {
+        let (key, ids) = (source_id.to_owned(), ids.to_vec());
+        self.with_letters(move |letters| letters.by_id(&key, &ids)).await
+    }
+
+    async fn remove_dead_letters(&self, source_id: &str, which: &Which) -> Result<u64, Fault> {
+        let (key, which) = (source_id.to_owned(), which.clone());
+        self.with_letters(move |letters| letters.remove(&key, &which)).await
+    }
+
+    async fn count_attempts(&self, source_id: &str, ids: &[u64]) -> Result<(), Fault> {
+        let (key, ids) = (source_id.to_owned(), ids.to_vec());
+        self.with_letters(move |letters| letters.count_attempts(&key, &ids)).await
+    }
+
+    async fn trim_dead_letters(&self, source_id: &str, before_ms: i64) -> Result<u64, Fault> {
+        let key = source_id.to_owned();
+        self.with_letters(move |letters| letters.trim(&key, before_ms)).await
+    }
+
+    async fn count_dead_letters(&self, source_id: &str) -> Result<u64, Fault> {
+        let key = source_id.to_owned();
+        self.with_letters(move |letters| letters.count(&key)).await
     }
 }

@@ -10,6 +10,7 @@
 //! One connection behind a mutex: jobs that wait for it share one transaction and so one sync. Each runs in a savepoint,
 //! so that one that fails half-way takes nothing of the others with it.
 
+mod letters;
 mod statements;
 mod tables;
 
@@ -18,6 +19,9 @@ use async_trait::async_trait;
 use deltaforge_core::Fault;
 use deltaforge_core::checkpoint::{
     Checkpoint, CheckpointStore, DocumentStore, Lease, SchemaHistory, Version,
+};
+use deltaforge_core::dead_letter::{
+    Appended, DeadLetter, DeadLetterPage, DeadLetterQuery, DeadLetterStore, NewDeadLetter, Room, Which,
 };
 use deltaforge_core::position::Epoch;
 use deltaforge_core::schema::SchemaRecord;
@@ -192,5 +196,49 @@ impl DocumentStore for SqliteStore {
 
     async fn documents(&self) -> Result<Vec<(String, String)>, Fault> {
         self.read(statements::documents).await
+    }
+}
+
+#[async_trait]
+impl DeadLetterStore for SqliteStore {
+    async fn append_dead_letter(
+        &self,
+        source_id: &str,
+        entry: NewDeadLetter,
+        room: Room,
+        epoch: Epoch,
+    ) -> Result<Appended, Fault> {
+        let key = source_id.to_owned();
+        self.write(move |db| letters::append(db, &key, &entry, room, epoch)).await
+    }
+
+    async fn dead_letters(&self, source_id: &str, query: &DeadLetterQuery) -> Result<DeadLetterPage, Fault> {
+        let (key, query) = (source_id.to_owned(), query.clone());
+        self.read(move |db| letters::page(db, &key, &query)).await
+    }
+
+    async fn dead_letters_by_id(&self, source_id: &str, ids: &[u64]) -> Result<Vec<DeadLetter>, Fault> {
+        let (key, ids) = (source_id.to_owned(), ids.to_vec());
+        self.read(move |db| letters::by_id(db, &key, &ids)).await
+    }
+
+    async fn remove_dead_letters(&self, source_id: &str, which: &Which) -> Result<u64, Fault> {
+        let (key, which) = (source_id.to_owned(), which.clone());
+        self.write(move |db| letters::remove(db, &key, &which)).await
+    }
+
+    async fn count_attempts(&self, source_id: &str, ids: &[u64]) -> Result<(), Fault> {
+        let (key, ids) = (source_id.to_owned(), ids.to_vec());
+        self.write(move |db| letters::count_attempts(db, &key, &ids)).await
+    }
+
+    async fn trim_dead_letters(&self, source_id: &str, before_ms: i64) -> Result<u64, Fault> {
+        let key = source_id.to_owned();
+        self.write(move |db| letters::trim(db, &key, before_ms)).await
+    }
+
+    async fn count_dead_letters(&self, source_id: &str) -> Result<u64, Fault> {
+        let key = source_id.to_owned();
+        self.read(move |db| letters::count(db, &key)).await
     }
 }

@@ -81,6 +81,7 @@ pub(super) fn remove(db: &Connection, source_id: &str) -> Result<()> {
     put_owner(db, source_id, "", epoch + 1)?;
     db.prepare_cached("DELETE FROM checkpoints WHERE source_id = ?1")?.execute([source_id])?;
     db.prepare_cached("DELETE FROM schemas WHERE source_id = ?1")?.execute([source_id])?;
+    db.prepare_cached("DELETE FROM dead_letters WHERE source_id = ?1")?.execute([source_id])?;
     Ok(())
 }
 
@@ -173,7 +174,7 @@ fn put_owner(db: &Connection, source_id: &str, pipeline: &str, epoch: u64) -> Re
     Ok(())
 }
 
-fn check_epoch(db: &Connection, source_id: &str, epoch: Epoch) -> Result<()> {
+pub(super) fn check_epoch(db: &Connection, source_id: &str, epoch: Epoch) -> Result<()> {
     match owner(db, source_id)? {
         Some((pipeline, owner)) if owner == epoch.0 && !pipeline.is_empty() => Ok(()),
         _ => Err(faults::fenced(source_id).into()),

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// `PRAGMA user_version` that this release writes, and the newest it reads.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 
 /// `PRAGMA application_id`, "DFst": tells our file from any other database, such as the one that is captured.
 const APPLICATION_ID: i64 = 0x4446_7374;
@@ -48,8 +48,26 @@ const TABLES: &str = "
         document TEXT NOT NULL
     ) STRICT;";
 
-/// From format 1 to format 2.
-const MIGRATION: &str = "ALTER TABLE schemas ADD COLUMN detail TEXT";
+/// Numbers are never given twice, also after a purge: what somebody has read in a list must not become another entry's.
+const DEAD_LETTERS: &str = "
+    CREATE TABLE dead_letters (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        source_id TEXT NOT NULL,
+        sink TEXT NOT NULL,
+        kind TEXT NOT NULL,
+        message TEXT NOT NULL,
+        attempts INTEGER NOT NULL,
+        event_id TEXT NOT NULL,
+        position TEXT NOT NULL,
+        stored_ms INTEGER NOT NULL,
+        truncated INTEGER NOT NULL,
+        event TEXT NOT NULL,
+        frozen BLOB NOT NULL,
+        UNIQUE (source_id, sink, event_id)
+    ) STRICT";
+
+/// From format 1 to format 2, and from 2 to 3.
+const MIGRATIONS: [&str; 2] = ["ALTER TABLE schemas ADD COLUMN detail TEXT", DEAD_LETTERS];
 
 /// What a job may run into.
 #[derive(Debug)]
@@ -141,13 +159,14 @@ fn prepare(connection: &Connection, path: &Path) -> Result<(), Failure> {
     connection.execute_batch("PRAGMA synchronous = EXTRA")?;
     if ours && format < FORMAT {
         keep_old(connection, &beside(path, &format!(".format{format}")))?;
-        connection.execute_batch(&format!(
-            "BEGIN IMMEDIATE; {MIGRATION}; PRAGMA user_version = {FORMAT}; COMMIT"
-        ))?;
+        let steps = MIGRATIONS.get(usize::try_from(format - 1).unwrap_or_default()..).unwrap_or_default();
+        let steps = steps.join("; ");
+        connection
+            .execute_batch(&format!("BEGIN IMMEDIATE; {steps}; PRAGMA user_version = {FORMAT}; COMMIT"))?;
     }
     if !ours {
         connection.execute_batch(&format!(
-            "BEGIN IMMEDIATE; {TABLES} PRAGMA user_version = {FORMAT}; PRAGMA application_id = {APPLICATION_ID}; COMMIT"
+            "BEGIN IMMEDIATE; {TABLES} {DEAD_LETTERS}; PRAGMA user_version = {FORMAT}; PRAGMA application_id = {APPLICATION_ID}; COMMIT"
         ))?;
     }
     Ok(())

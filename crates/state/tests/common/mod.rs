@@ -2,6 +2,7 @@
 #![allow(dead_code, unused_macros, reason = "each test binary uses its part")]
 
 use deltaforge_core::checkpoint::{Checkpoint, StateStore};
+use deltaforge_core::dead_letter::NewDeadLetter;
 use deltaforge_core::schema::SchemaRecord;
 use deltaforge_core::{Class, Fault, Position};
 use std::fmt::Debug;
@@ -116,4 +117,18 @@ pub(crate) fn fails<T: Debug>(result: Result<T, Fault>, class: Class, code: &str
     let fault = result.unwrap_err();
     assert_eq!((fault.class(), fault.code()), (class, code), "{fault}");
     fault
+}
+
+pub(crate) fn letter(n: u64) -> NewDeadLetter {
+    NewDeadLetter {
+        sink: if n.is_multiple_of(2) { "even" } else { "odd" }.into(),
+        kind: if n.is_multiple_of(3) { "route" } else { "too_large" }.into(),
+        message: format!("number {n} \"ü\""),
+        event_id: format!("event-{n}"),
+        position: format!(r#"{{"lsn":"0/{n:X}"}}"#),
+        stored_ms: 1_700_000_000_000 + i64::try_from(n).unwrap(),
+        event: format!(r#"{{"n": {n}, "text":"ü\u0041"}}"#),
+        frozen: vec![0, 255, u8::try_from(n % 256).unwrap()],
+        truncated: n.is_multiple_of(5),
+    }
 }

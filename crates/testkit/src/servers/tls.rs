@@ -39,15 +39,20 @@ impl Tls {
     }
 
     /// The server's certificate, for `localhost` and 127.0.0.1.
-    pub(super) fn server_cert_file(&self) -> PathBuf {
+    pub fn server_cert_file(&self) -> PathBuf {
         self.dir.join("server.crt")
     }
 
-    pub(super) fn server_key_file(&self) -> PathBuf {
+    /// Its key.
+    pub fn server_key_file(&self) -> PathBuf {
         self.dir.join("server.key")
     }
 
-    pub(super) fn generate(dir: PathBuf) -> Result<Tls, String> {
+    /// Makes all of them in a new folder.
+    ///
+    /// # Errors
+    /// What could not be written.
+    pub fn generate(dir: PathBuf) -> Result<Tls, String> {
         fs::create_dir(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).map_err(|error| error.to_string())?;
         let tls = Tls { dir };

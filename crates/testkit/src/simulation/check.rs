@@ -422,7 +422,7 @@ impl World {
         let mut wrong = Vec::new();
         let origin = facts.origin.unwrap_or(0);
         if self.plan.sinks[sink].stores != Stores::Nothing {
-            wrong.extend(facts.exact[sink].is_incomplete(&self.log));
+            wrong.extend(facts.exact[sink].is_incomplete(origin, &self.log));
         }
         let target = &facts.targets[sink];
         let missing: Vec<u64> = (origin..self.log.len()).filter(|i| !target.seen[*i as usize]).collect();

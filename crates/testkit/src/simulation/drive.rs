@@ -5,7 +5,7 @@ use super::exact::FENCED;
 use super::plan::Order;
 use super::rng::Rng;
 use super::sink::POISON;
-use super::source::{BUSY, LOOP_BROKE_DOWN, SOURCE_ID};
+use super::source::{BUSY, LOOP_BROKE_DOWN, PRUNED, SOURCE_ID};
 use super::world::{Facts, Stored, World};
 use deltaforge_core::checkpoint::StateStore;
 use deltaforge_engine::status::{State, Status};
@@ -44,6 +44,8 @@ pub(super) struct Driver {
     pause: Option<Pause>,
     /// The store as it was before it was lost, and what was true of it.
     backup: Option<(Arc<dyn StateStore>, Stored)>,
+    must_bring_back: bool,
+    stopping_since: Option<Duration>,
     /// The source has told its end, and the engine has stopped of itself.
     finished: bool,
 }
@@ -65,6 +67,8 @@ impl Driver {
             store,
             engines: Vec::new(),
             backup: None,
+            must_bring_back: false,
+            stopping_since: None,
             restart_at: None,
             pause: None,
             finished: false,
@@ -99,6 +103,9 @@ impl Driver {
 
     async fn start(&mut self) {
         self.restart_at = None;
+        if std::mem::take(&mut self.must_bring_back) {
+            self.bring_state_back().await;
+        }
         // One that is paused for ever would never learn that it was replaced.
         if let (Some(_), Some(engine)) = (self.pause.take(), self.engines.last()) {
             engine.resume().await;
@@ -169,8 +176,9 @@ impl Driver {
         self.backup = Some((store, self.world.forget_state()));
     }
 
-    /// Somebody brings the state back.
-    fn bring_state_back(&mut self) {
+    /// Somebody brings the state back; nothing runs meanwhile.
+    async fn bring_state_back(&mut self) {
+        self.kill(0..self.engines.len()).await;
         if let Some((store, stored)) = self.backup.take() {
             self.world.trace(|| "the state is BROUGHT BACK".into());
             self.world.count("states brought back");
@@ -189,6 +197,9 @@ impl Driver {
     /// Stops the newest engine and waits for it, looking on.
     async fn stop(&mut self, restart_after: Option<Duration>) {
         self.pause = None;
+        let in_trouble = self.condition().is_some_and(|status| status.trouble.is_some());
+        self.stopping_since =
+            Some(if self.world.plan.exact && in_trouble { Duration::ZERO } else { self.world.now() });
         let last = self.engines.last().map(|engine| (engine.run, engine.metrics.clone()));
         let Some(mut stop) = self.engines.last_mut().and_then(|engine| engine.stop(STOP_LIMIT)) else {
             return;
@@ -227,6 +238,14 @@ impl Driver {
         if self.rng.chance(400) {
             self.world.prune();
         }
+        if self.world.plan.exact && self.pause.is_none() {
+            // One that begins again takes the checkpoint over from whoever took it over from it.
+            let facts = self.world.facts();
+            self.engines.sort_by_key(|engine| {
+                let epoch = facts.runs[engine.run].epoch;
+                (epoch.is_none(), epoch)
+            });
+        }
         (0..self.world.plan.sinks.len()).for_each(|sink| self.world.land(sink));
         self.world.check_released();
         let newest = self.engines.len().checked_sub(1);
@@ -260,11 +279,20 @@ impl Driver {
         let epoch = facts.runs[engine.run].epoch;
         let was_replaced = facts.runs.iter().any(|other| other.epoch > epoch);
         let given = facts.runs[engine.run].given;
+        let taken_over_at = facts.runs[engine.run].taken_over_at;
         facts.cured |= doom.contains(&POISON);
         drop(facts);
         let is_right = match status.state {
             State::Stopped => {
-                self.check_stopped(given);
+                // One that is about to begin again, or would have to while it drains, leaves that to the next start. And so does
+                // one that still reads what its targets hold behind their positions.
+                let begins =
+                    self.stopping_since.is_some_and(|since| taken_over_at.is_some_and(|at| at >= since));
+                if begins || self.world.holds_inside() {
+                    self.world.count("stops that left the rest to the next start");
+                } else {
+                    self.check_stopped(given);
+                }
                 self.finished = self.world.plan.source.ends && !engine.is_stopping();
                 engine.is_stopping() || self.finished
             }
@@ -289,9 +317,8 @@ impl Driver {
         if !is_right {
             self.world.violated(format!("run {} ended with {status:?}", engine.run));
         }
-        if code == STATE_LOST && is_right {
-            self.bring_state_back();
-        }
+        let was_lost = self.world.facts().state_was_lost;
+        self.must_bring_back |= is_right && was_lost && [STATE_LOST, PRUNED].contains(&code.as_str());
         // Whoever is fenced gave way to one that goes on.
         let goes_on = code == "state.fenced" && !self.engines.is_empty();
         if is_newest && !self.finished && !engine.is_stopping() && !goes_on {

@@ -39,6 +39,8 @@ pub(super) struct Engine {
     done_at: Duration,
     saves: u64,
     saved_at: Duration,
+    /// Whom the status blames, and since when.
+    blamed: (Option<String>, Duration),
     /// When the status last said that something is wrong.
     said_at: Duration,
     /// When it last held nothing back.
@@ -78,6 +80,7 @@ impl Engine {
             deliveries: 0,
             acknowledgements: 0,
             saves: 0,
+            taken_over_at: None,
             awaits_store: false,
             silent_until: Duration::ZERO,
             breaks: 0,
@@ -89,6 +92,7 @@ impl Engine {
         world.facts().runs.push(facts);
         let sink = |sink| Arc::new(SimSinkPlan { world: world.clone(), run, sink }) as Arc<dyn SinkPlan>;
         let spec = PipelineSpec {
+            dlq: None,
             name: "simulation".into(),
             tenant: String::new(),
             labels: Vec::new(),
@@ -124,6 +128,7 @@ impl Engine {
             done_at: now,
             saves: 0,
             saved_at: now,
+            blamed: (None, now),
             said_at: now,
             gave_at: now,
         }
@@ -161,8 +166,17 @@ impl Engine {
     }
 
     /// I12, the other way round: nobody is blamed who has long been well.
-    fn check_troubles(&self, world: &World) {
-        let Some(trouble) = self.status.borrow().trouble.clone() else { return };
+    fn check_troubles(&mut self, world: &World) {
+        let trouble = self.status.borrow().trouble.clone();
+        let component = trouble.as_ref().map(|t| t.component.clone());
+        if component != self.blamed.0 {
+            self.blamed = (component, world.now());
+        }
+        let Some(trouble) = trouble else { return };
+        // A target may be found taken over, or to have lost parts, in the best of weather.
+        if world.plan.exact && world.now() < self.blamed.1 + FORGIVEN_WITHIN {
+            return;
+        }
         let sink = world.plan.sinks.iter().find(|s| s.id == trouble.component);
         if sink.is_some_and(|sink| sink.is_well_since(world.now(), FORGIVEN_WITHIN)) {
             world.violated(format!("run {} blames a sink that is well: {trouble:?}", self.run));

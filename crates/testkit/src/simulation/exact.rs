@@ -32,9 +32,9 @@ pub(super) const FENCED: &str = "sim.fenced";
 /// A target that stores positions.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ExactTarget {
-    /// The connection that took it over last, and whose engine start that is.
+    /// The connection that took it over last, and by engine starts all that did.
     owner: u64,
-    pub(super) owner_run: Option<usize>,
+    takers: Vec<usize>,
     /// Events up to this one are there, from the origin on; `None` before the first write.
     next: Option<u64>,
     place: u64,
@@ -82,8 +82,11 @@ impl ExactTarget {
         Some(Held { position: position(self.place), event, inside: self.inside })
     }
 
-    /// What it lacks in the end.
-    pub(super) fn is_incomplete(&self, log: &Log) -> Option<String> {
+    /// What it lacks in the end, of all from the origin on.
+    pub(super) fn is_incomplete(&self, origin: u64, log: &Log) -> Option<String> {
+        if self.next.is_none() && origin == log.len() {
+            return None;
+        }
         let whole = log.bound(self.place) == Some(log.len()) && self.inside == 0;
         (!whole || self.next != Some(log.len()))
             .then(|| format!("the target holds {self:?}, the log has {} events", log.len()))
@@ -324,10 +327,18 @@ impl World {
         self.facts().exact.iter().all(|target| target.held().is_none())
     }
 
+    /// Some target holds events behind its position.
+    pub(super) fn holds_inside(&self) -> bool {
+        self.facts().exact.iter().any(|target| target.inside > 0)
+    }
+
     /// Whether another engine has taken over a target that this one had.
     pub(super) fn lost_a_target(&self, run: usize) -> bool {
         let facts = self.facts();
-        let lost = |target: &ExactTarget| target.owner_run.is_some_and(|owner| owner != run);
+        let lost = |target: &ExactTarget| {
+            let mut since = target.takers.iter().skip_while(|taker| **taker != run);
+            since.any(|taker| *taker != run)
+        };
         self.plan.two_engines && facts.exact.iter().any(lost)
     }
 }
@@ -380,9 +391,12 @@ impl Writer {
 
     /// The target is this connection's; tells when the last lands of what others left behind.
     fn fence(&self, world: &World, run: usize, sink: usize) -> Option<Duration> {
+        let now = world.now();
         let mut facts = world.facts();
+        facts.runs[run].taken_over_at = Some(now);
         let target = &mut facts.exact[sink];
-        (target.owner, target.owner_run) = (self.session, Some(run));
+        target.owner = self.session;
+        target.takers.push(run);
         if self.stores == Stores::Chain {
             target.link = self.link;
         }

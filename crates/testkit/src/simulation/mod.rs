@@ -6,6 +6,7 @@
 //!  world ─ the log (the truth), the clock (virtual), the facts
 //!    ├── source   breaks, stalls, prunes behind what is released ─┐
 //!    ├── sinks    fail before or after applying, stall, refuse    ├─► check: the invariants, at the moment of each fact
+//!    │   exact    targets that store positions, late and fenced   │
 //!    ├── store    late, away, done without saying so, fenced      ─┘
 //!    └── drive    crashes, pauses, stops, starts a second engine, watches the status, and judges in the end
 //! ```
@@ -14,7 +15,8 @@
 //! noted where it did it. A batch handed to a sink is compared with the log event by event, so a hole, a wrong order, a
 //! split transaction, a changed id or a wrong row is seen in the call that brings it. A checkpoint is compared with what
 //! the sinks have acknowledged before the store gets it, and the server forgets what is released, so that a release
-//! before its time makes a later resume impossible.
+//! before its time makes a later resume impossible. A target that stores positions takes each event once, in the write that
+//! brings it, or the run fails; and the state store is emptied under the engine.
 //!
 //! **The same seed is the same run.** One thread, a paused clock, no random number that is not the seed's. A part that
 //! draws one draws it from a generator of its own, so that a change in one part leaves the others' dice alone.

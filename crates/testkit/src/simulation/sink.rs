@@ -149,7 +149,10 @@ impl Sink for SimSink {
             world.violated("a sink that stores no positions is asked for one");
             return Ok(None);
         };
+        // Nobody has answered for anything before that.
+        world.facts().runs[of.0].lanes[of.1].is_open = false;
         let held = writer.take_over(&world, of, from, &mut rng).await;
+        world.facts().runs[of.0].lanes[of.1].is_open = held.is_ok();
         let mut session = self.session();
         (session.writer, session.rng) = (Some(writer), rng);
         held

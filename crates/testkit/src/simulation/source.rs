@@ -23,7 +23,7 @@ pub(super) const SOURCE_ID: &str = "simulated";
 /// Somebody else reads, where only one may.
 pub(super) const BUSY: &str = "sim.busy";
 /// The place is gone.
-const PRUNED: &str = "sim.pruned";
+pub(super) const PRUNED: &str = "sim.pruned";
 /// The doom of a loop that broke down in the source: it says nothing any more.
 pub(super) const LOOP_BROKE_DOWN: &str = "the loop broke down";
 
@@ -164,6 +164,13 @@ impl SimSourcePlan {
         }
         if due.is_some_and(|due| due != place) {
             world.violated(format!("run {} resumes at {place} and was given all up to {due:?}", self.run));
+        }
+        // Read past without an event, saved, and forgotten: only the lost state knew.
+        let was_known = world.facts().state_was_lost && world.log.bound(place) == world.log.bound(pruned);
+        if place < pruned && was_known {
+            world.count("starts that needed the lost state");
+            world.facts().runs[self.run].doomed.push((world.now(), PRUNED));
+            return Err(Fault::lost(PRUNED, "the log no longer holds the place"));
         }
         if place < pruned {
             world.violated(format!("run {} resumes at {place}, the log begins at {pruned}", self.run));

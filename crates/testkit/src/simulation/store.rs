@@ -6,6 +6,9 @@ use async_trait::async_trait;
 use deltaforge_core::checkpoint::{
     Checkpoint, CheckpointStore, DocumentStore, Lease, SchemaHistory, StateStore, Version,
 };
+use deltaforge_core::dead_letter::{
+    Appended, DeadLetter, DeadLetterPage, DeadLetterQuery, DeadLetterStore, NewDeadLetter, Room, Which,
+};
 use deltaforge_core::fault::{Fault, Kind};
 use deltaforge_core::position::Epoch;
 use deltaforge_core::schema::SchemaRecord;
@@ -213,5 +216,42 @@ impl DocumentStore for SimStore {
 
     async fn documents(&self) -> Result<Vec<(String, String)>, Fault> {
         self.inner.documents().await
+    }
+}
+
+#[async_trait]
+impl DeadLetterStore for SimStore {
+    async fn append_dead_letter(
+        &self,
+        source_id: &str,
+        entry: NewDeadLetter,
+        room: Room,
+        epoch: Epoch,
+    ) -> Result<Appended, Fault> {
+        self.call("append dead letter", self.inner.append_dead_letter(source_id, entry, room, epoch)).await
+    }
+
+    async fn dead_letters(&self, source_id: &str, query: &DeadLetterQuery) -> Result<DeadLetterPage, Fault> {
+        self.inner.dead_letters(source_id, query).await
+    }
+
+    async fn dead_letters_by_id(&self, source_id: &str, ids: &[u64]) -> Result<Vec<DeadLetter>, Fault> {
+        self.inner.dead_letters_by_id(source_id, ids).await
+    }
+
+    async fn remove_dead_letters(&self, source_id: &str, which: &Which) -> Result<u64, Fault> {
+        self.inner.remove_dead_letters(source_id, which).await
+    }
+
+    async fn count_attempts(&self, source_id: &str, ids: &[u64]) -> Result<(), Fault> {
+        self.inner.count_attempts(source_id, ids).await
+    }
+
+    async fn trim_dead_letters(&self, source_id: &str, before_ms: i64) -> Result<u64, Fault> {
+        self.inner.trim_dead_letters(source_id, before_ms).await
+    }
+
+    async fn count_dead_letters(&self, source_id: &str) -> Result<u64, Fault> {
+        self.inner.count_dead_letters(source_id).await
     }
 }

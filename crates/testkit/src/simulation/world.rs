@@ -50,6 +50,8 @@ pub(super) struct Facts {
     pub(super) sessions: u64,
     /// The store is empty although it was not before, and nothing has been saved since.
     pub(super) state_is_lost: bool,
+    /// It was lost and nobody has brought it back.
+    pub(super) state_was_lost: bool,
     /// By event: a bit for each sink that has acknowledged it.
     pub(super) acknowledged: Vec<u8>,
     /// All events before this one are acknowledged as the policy asks.
@@ -104,6 +106,8 @@ pub(super) struct Run {
     pub(super) deliveries: u64,
     pub(super) acknowledgements: u64,
     pub(super) saves: u64,
+    /// When it took a target over last.
+    pub(super) taken_over_at: Option<Duration>,
     /// The store has not answered it.
     pub(super) awaits_store: bool,
     /// Its source has nothing for it until then.
@@ -170,7 +174,7 @@ impl World {
     /// The store is lost, with whom it knew as its owner; what was true of it.
     pub(super) fn forget_state(&self) -> Stored {
         let mut facts = self.facts();
-        facts.state_is_lost = true;
+        (facts.state_is_lost, facts.state_was_lost) = (true, true);
         facts.runs.iter_mut().for_each(|run| run.epoch = None);
         Stored {
             saved: facts.saved.take(),
@@ -183,7 +187,7 @@ impl World {
     /// The store is there again.
     pub(super) fn remember_state(&self, stored: Stored) {
         let mut facts = self.facts();
-        facts.state_is_lost = false;
+        (facts.state_is_lost, facts.state_was_lost) = (false, false);
         facts.runs.iter_mut().for_each(|run| run.epoch = None);
         (facts.saved, facts.saved_index) = (stored.saved, stored.saved_index);
         (facts.schema_numbers, facts.stored_schemas) = (stored.schema_numbers, stored.stored_schemas);

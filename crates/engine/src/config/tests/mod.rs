@@ -32,6 +32,7 @@ fn loader(vars: &[(&'static str, &'static str)], files: &[(&'static str, &'stati
         sinks: vec![&TestSinkKind { name: "redis" }, &TestSinkKind { name: "file" }],
         planned_sources: &["mysql"],
         planned_sinks: &["kafka", "s3"],
+        render_event: None,
         planned_processors: &["javascript"],
     };
     let environment = Fixed { vars: vars.iter().copied().collect(), files: files.iter().copied().collect() };

@@ -97,6 +97,7 @@ fn defaults_are_filled_in() {
             "processors": [],
             "batch": {"max_events": 500, "max_bytes": 1048576, "max_ms": 1000, "respect_source_tx": true, "max_inflight": 2},
             "commit_policy": {"mode": "required"},
+            "dlq": {"enabled": false, "max_entries": 10000, "max_age_secs": 604_800, "max_event_bytes": 262_144, "overflow": "block"},
             "limits": {"memory": 268435456}
         },
         "apiVersion": "deltaforge/v1", "kind": "Pipeline"
