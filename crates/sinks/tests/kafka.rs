@@ -622,3 +622,35 @@ async fn commits_without_an_answer() {
     assert_eq!((deaths.load(SeqCst), noticed), (DEATHS, DEATHS));
     assert_eq!(row_ids(&kafka, "s"), up_to(LAST), "faults on the way: {faults:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checks_name_what_loses_data() {
+    let made = |topic: &str, settings: Value| {
+        let create = json!({ "partitions": 2, "replication_factor": 1, "config": settings });
+        sink(
+            &KAFKA,
+            topic,
+            json!({ "create_topics": create, "client_conf": { "message.max.bytes": 900_000 } }),
+        )
+    };
+    let found = |report: &deltaforge_core::config::Report, part: &str| {
+        let check = report.checks.iter().find(|check| check.evidence.contains(part));
+        let check = check.unwrap_or_else(|| panic!("no `{part}` in {report:?}"));
+        (check.severity, check.remedy.is_some())
+    };
+    let plan = made("weak", json!({ "cleanup.policy": "compact", "max.message.bytes": "1000" }));
+    assert_eq!(found(&plan.check().await, "the sink makes it"), (Severity::Ok, false));
+    open(&plan).await.close().await;
+    let report = plan.check().await;
+    assert_eq!(found(&report, "1 brokers answer").0, Severity::Ok);
+    assert_eq!(found(&report, "2 partitions, 1 replicas").0, Severity::Ok);
+    assert_eq!(found(&report, "without tombstones"), (Severity::Warning, true));
+    assert_eq!(found(&report, "up to 1000 bytes"), (Severity::Warning, true));
+    let good = made("strong", json!({}));
+    open(&good).await.close().await;
+    assert_eq!(good.check().await.problems().count(), 0);
+    // A positions topic that forgets.
+    open(&made("forgetful", json!({ "cleanup.policy": "delete" }))).await.close().await;
+    let exact = sink(&KAFKA, "strong", json!({ "exactly_once": true, "positions_topic": "forgetful" }));
+    assert_eq!(found(&exact.check().await, "positions vanish"), (Severity::Error, true));
+}
