@@ -7,7 +7,7 @@ use common::*;
 use deltaforge_core::position::Position;
 use deltaforge_core::sink::{Held, Sink, SinkPlan};
 use deltaforge_core::{Class, Fault};
-use deltaforge_testkit::servers::{Kafka, KafkaOptions};
+use deltaforge_testkit::servers::{Kafka, KafkaOptions, Redis, RedisCluster, RedisOptions, RedisSentinel};
 use futures_util::FutureExt;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -237,4 +237,63 @@ impl Subject for Kafka {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kafka_transactions() {
     contract(&Kafka::start(&KafkaOptions::default()).unwrap()).await;
+}
+
+// --- Redis --------------------------------------------------------------------------------------------------------------
+
+fn redis_plan(uri: &str, pipeline: &str, name: &str) -> Arc<dyn SinkPlan> {
+    let config = json!({ "id": name, "uri": uri, "stream": name, "exactly_once": true });
+    parse_of(pipeline, "redis", config, None).unwrap()
+}
+
+/// The events of a stream, from redis-cli's raw answer to XRANGE: id, then names and values, a line each.
+fn stream_events(answer: &str) -> Vec<Value> {
+    let lines: Vec<&str> = answer.lines().collect();
+    let payloads = lines.windows(2).filter(|pair| pair[0] == "df-event");
+    payloads.map(|pair| serde_json::from_str(pair[1]).unwrap()).collect()
+}
+
+impl Subject for Redis {
+    fn plan_of(&self, pipeline: &str, name: &str) -> Arc<dyn SinkPlan> {
+        redis_plan(&self.uri(), pipeline, name)
+    }
+
+    fn events(&self, name: &str) -> Vec<Value> {
+        stream_events(&self.cli(&["XRANGE", name, "-", "+"]))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_transactions() {
+    contract(&Redis::start(&RedisOptions::default()).unwrap()).await;
+}
+
+impl Subject for RedisSentinel {
+    fn plan_of(&self, pipeline: &str, name: &str) -> Arc<dyn SinkPlan> {
+        redis_plan(&self.uri(), pipeline, name)
+    }
+
+    fn events(&self, name: &str) -> Vec<Value> {
+        self.master().events(name)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_transactions_behind_a_sentinel() {
+    contract(&RedisSentinel::start().unwrap()).await;
+}
+
+impl Subject for RedisCluster {
+    fn plan_of(&self, pipeline: &str, name: &str) -> Arc<dyn SinkPlan> {
+        redis_plan(&self.uri(), pipeline, name)
+    }
+
+    fn events(&self, name: &str) -> Vec<Value> {
+        stream_events(&self.cli(&["XRANGE", name, "-", "+"]))
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn redis_transactions_in_a_cluster() {
+    contract(&RedisCluster::start(3).unwrap()).await;
 }
