@@ -13,6 +13,7 @@
 )]
 
 mod kafka;
+mod nats;
 mod redis;
 #[path = "../support/mod.rs"]
 mod support;
