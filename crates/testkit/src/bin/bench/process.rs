@@ -1,5 +1,6 @@
 //! What a process used, read from `/proc`.
 
+use std::collections::HashMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -116,7 +117,8 @@ impl Snapshot {
     }
 }
 
-fn machine_seconds() -> f64 {
+/// CPU seconds of the whole machine so far.
+pub(crate) fn machine_seconds() -> f64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let line = stat.lines().next().unwrap_or("");
     let ticks: Vec<f64> = line.split_whitespace().skip(1).filter_map(|t| t.parse().ok()).collect();
@@ -124,30 +126,19 @@ fn machine_seconds() -> f64 {
     [0, 1, 2, 5, 6, 7].iter().filter_map(|i| ticks.get(*i)).sum::<f64>() / TICKS
 }
 
-/// Every process whose name is one of those that the bench starts, with the children that have ended: a reader or a walsender that
-/// is gone lives on in the figures of whoever waited for it.
+/// This process and all below it, with the children that have ended: a reader or a walsender that is gone lives on in the figures of
+/// whoever waited for it.
 fn our_seconds() -> f64 {
-    let ours = [
-        "postgres",
-        "redis-server",
-        "deltaforge",
-        "pg_recvlogical",
-        "pgbench",
-        "bench",
-        "psql",
-        "postgres.real",
-        "mysqld",
-        "mariadbd",
-        "mysqlbinlog",
-        "mariadb-binlog",
-    ];
-    let mut sum = 0.0;
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if ours.contains(&name.trim()) {
-            sum += cpu_seconds_with_children(pid);
-        }
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        children.entry(ticks_of(&stat, 1..2) as u32).or_default().push(pid);
+    }
+    let (mut sum, mut of) = (0.0, vec![std::process::id()]);
+    while let Some(pid) = of.pop() {
+        sum += cpu_seconds_with_children(pid);
+        of.extend(children.remove(&pid).unwrap_or_default());
     }
     sum
 }
