@@ -111,14 +111,38 @@ impl Snapshot {
 
     /// Cores used by others since.
     pub(crate) fn other_load(&self) -> f64 {
+        self.since().other_load()
+    }
+
+    /// What has been used since.
+    pub(crate) fn since(&self) -> Spent {
         let now = Snapshot::take();
-        let seconds = (now.at - self.at).as_secs_f64();
-        ((now.machine - self.machine) - (now.ours - self.ours)).max(0.0) / seconds
+        Spent {
+            seconds: (now.at - self.at).as_secs_f64(),
+            machine: now.machine - self.machine,
+            ours: now.ours - self.ours,
+        }
     }
 }
 
-/// CPU seconds of the whole machine so far.
-pub(crate) fn machine_seconds() -> f64 {
+/// CPU seconds used in so many seconds of time.
+pub(crate) struct Spent {
+    pub(crate) seconds: f64,
+    pub(crate) machine: f64,
+    pub(crate) ours: f64,
+}
+
+impl Spent {
+    pub(crate) fn other_load(&self) -> f64 {
+        (self.machine - self.ours).max(0.0) / self.seconds
+    }
+
+    pub(crate) fn idle_cores(&self) -> f64 {
+        (cores() as f64 - self.machine / self.seconds).max(0.0)
+    }
+}
+
+fn machine_seconds() -> f64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let line = stat.lines().next().unwrap_or("");
     let ticks: Vec<f64> = line.split_whitespace().skip(1).filter_map(|t| t.parse().ok()).collect();

@@ -20,14 +20,14 @@ pub(crate) struct Account {
     /// Of the sink's server.
     pub(crate) server: f64,
     pub(crate) walsender: f64,
-    /// Of everything else on the machine: the other processes of PostgreSQL, the kernel's own, this program, other people's.
+    /// Of the other processes of the bench: PostgreSQL's, and this program.
     pub(crate) rest: f64,
     /// Cores with nothing to do.
     pub(crate) idle: f64,
     pub(crate) peak_rss_mib: f64,
     /// Events of an average batch.
     pub(crate) per_batch: f64,
-    /// Cores that no process of this bench used: a part of `rest`.
+    /// Cores that others used, the kernel's own threads among them.
     pub(crate) other_load: f64,
 }
 
@@ -82,7 +82,6 @@ pub(crate) struct Meter<'a> {
     postgres: &'a Postgres,
     server: Option<u32>,
     load: Snapshot,
-    machine: f64,
     of_server: f64,
     begun: Instant,
 }
@@ -91,9 +90,8 @@ impl<'a> Meter<'a> {
     /// To be made right before the reader starts; `server` is the sink's.
     pub(crate) fn start(postgres: &'a Postgres, server: Option<u32>) -> Meter<'a> {
         until("the walsender before ends", || postgres.walsenders().is_empty());
-        let (load, machine) = (Snapshot::take(), process::machine_seconds());
-        let of_server = server.map_or(0.0, process::cpu_seconds);
-        Meter { postgres, server, load, machine, of_server, begun: Instant::now() }
+        let (load, of_server) = (Snapshot::take(), server.map_or(0.0, process::cpu_seconds));
+        Meter { postgres, server, load, of_server, begun: Instant::now() }
     }
 
     pub(crate) fn begun(&self) -> Instant {
@@ -113,18 +111,17 @@ impl<'a> Meter<'a> {
 
     /// What has been used, at this moment.
     pub(crate) fn end(&self, since: Instant, reader: f64, walsender: f64) -> Account {
-        let (now, machine) = (Instant::now(), process::machine_seconds() - self.machine);
+        let (now, spent) = (Instant::now(), self.load.since());
         let server = self.server.map_or(0.0, process::cpu_seconds) - self.of_server;
-        let cores = process::cores() as f64;
         Account {
             seconds: (now - since).as_secs_f64(),
             before: (since - self.begun).as_secs_f64(),
             reader,
             server,
             walsender,
-            rest: (machine - reader - server - walsender).max(0.0),
-            idle: (cores - machine / (now - self.begun).as_secs_f64()).max(0.0),
-            other_load: self.load.other_load(),
+            rest: (spent.ours - reader - server - walsender).max(0.0),
+            idle: spent.idle_cores(),
+            other_load: spent.other_load(),
             ..Account::default()
         }
     }

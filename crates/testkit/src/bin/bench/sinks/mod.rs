@@ -3,7 +3,7 @@
 //!
 //! A run counts from the moment PostgreSQL streams until every event is acknowledged by the target; then the target is asked whether
 //! it holds each event once, as its consumers see it. Beside the rate stands who took the cores: the reader, the sink's
-//! server, the walsender and the rest of the machine, in CPU seconds per million events.
+//! server, the walsender and the rest of the bench, in CPU seconds per million events, others and idleness, in cores.
 //!
 //! A sink is one [`Target`].
 
@@ -282,12 +282,12 @@ impl Bench<'_> {
 
     fn print(&self, rows: &[Row], targets: &[Box<dyn Target>]) {
         let medians: Vec<Account> = rows.iter().map(|row| Account::median(&row.runs)).collect();
-        let ceiling = |target: Option<usize>| {
-            let at = rows.iter().position(|row| row.target == target && row.mode == Mode::Ceiling);
+        let ceiling = |target: usize| {
+            let at = rows.iter().position(|row| row.target == Some(target) && row.mode == Mode::Ceiling);
             medians[at.unwrap_or(0)].rate(self.rows)
         };
         println!(
-            "\n| batch: {} | rows/s | of pg_recvlogical | of its ceiling | CPU s per million: reader | sink's server | walsender | rest | idle cores | events a batch | peak RSS MiB | other load |",
+            "\n| batch: {} | rows/s | of pg_recvlogical | of its ceiling | CPU s per million: reader | sink's server | walsender | rest | other load | idle cores | events a batch | peak RSS MiB |",
             self.batch
         );
         println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
@@ -295,18 +295,18 @@ impl Bench<'_> {
             let rate = account.rate(self.rows);
             let million = |seconds: f64| seconds * 1e6 / self.rows as f64;
             println!(
-                "| {} | {rate:.0} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.0} | {:.1} | {:.2} |",
+                "| {} | {rate:.0} | {:.2} | {} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {:.2} | {} | {} |",
                 row.title,
                 rate / medians[0].rate(self.rows),
-                rate / ceiling(row.target),
+                shown(row.target.map_or(0.0, |target| rate / ceiling(target)), 2),
                 million(account.reader),
                 million(account.server),
                 million(account.walsender),
                 million(account.rest),
-                account.idle,
-                account.per_batch,
-                account.peak_rss_mib,
                 account.other_load,
+                account.idle,
+                shown(account.per_batch, 0),
+                shown(account.peak_rss_mib, 1),
             );
         }
         println!();
@@ -319,4 +319,9 @@ impl Bench<'_> {
             println!("{}: exactly once costs {cost:.1} % of the rate (median of the pairs)", target.title());
         }
     }
+}
+
+/// A figure that not every line has.
+fn shown(figure: f64, digits: usize) -> String {
+    if figure > 0.0 { format!("{figure:.digits$}") } else { "–".into() }
 }
