@@ -708,7 +708,9 @@ usage: ./dev.sh COMMAND
   test [ARGS]           set up if needed, then cargo test --workspace ARGS
   check                 formatting, lints, tests, documentation examples
   lint                  formatting, lints, licences only
-  bench [pg|mysql]      the benchmarks, against real servers, in a release build
+  bench [pg|mysql|sinks] [--rows N] [--reps N] …
+                        the benchmarks, against real servers, in a release build; sinks: [--into redis,kafka]
+                        [--partitions 1,6] [--batch YAML] [--skip-default-batch]
   soak                  the tests in their long variants
   setup                 install what is missing: build tools, PostgreSQL 15 and 18, MySQL, MariaDB, Redis, Kafka, NATS; quick when
                         nothing is

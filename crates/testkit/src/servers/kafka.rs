@@ -127,6 +127,14 @@ impl Kafka {
         self.tls.as_ref().expect("this Kafka was started without KafkaOptions::tls")
     }
 
+    /// The process that serves, for those who look at what it uses.
+    ///
+    /// # Panics
+    /// While the server is down.
+    pub fn pid(&self) -> u32 {
+        self.server.pid().expect("a server that runs")
+    }
+
     /// What the broker has logged since it was made.
     pub fn log(&self) -> String {
         self.server.log()

@@ -140,6 +140,16 @@ impl Postgres {
         self.tls().ca_file()
     }
 
+    /// The processes that stream a log at this moment, told by their titles.
+    pub fn walsenders(&self) -> Vec<u32> {
+        let streams = |pid: &u32| {
+            let title = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            title.contains("walsender") && title.contains("START_REPLICATION")
+        };
+        let pids = process::processes_in(self.server.dir()).into_iter();
+        pids.map(|pid| pid.as_raw_nonzero().get().unsigned_abs()).filter(streams).collect()
+    }
+
     /// What the server has logged since it was made.
     pub fn log(&self) -> String {
         self.server.log()

@@ -184,6 +184,11 @@ impl Server {
         matches!(self.child().as_mut().map(Child::try_wait), Some(Ok(None)))
     }
 
+    /// The main process, while there is one.
+    pub(super) fn pid(&self) -> Option<u32> {
+        self.child().as_ref().map(Child::id)
+    }
+
     /// Starts the program and waits until `ready` finds, given the process id and what was logged since the start, that
     /// it serves.
     pub(super) fn start<I, S>(

@@ -8,6 +8,8 @@
 //! ```text
 //! bench pg    [--rows N] [--reps N] [--only one|hundred] [--skip-million] [--skip-latency] [--pg 15|18]
 //! bench mysql [--rows N] [--reps N] [--only one|hundred] [--skip-million] [--server mysql|mariadb]
+//! bench sinks [--rows N] [--reps N] [--only one|hundred] [--into redis,kafka] [--partitions 1,6] [--batch YAML]...
+//!             [--skip-default-batch] [--pg 15|18]
 //! ```
 #![allow(
     clippy::unwrap_used,
@@ -22,6 +24,7 @@ mod mysql;
 mod pg;
 mod process;
 mod running;
+mod sinks;
 
 use process::Usage;
 use std::path::PathBuf;
@@ -87,6 +90,7 @@ fn main() {
     let bench = match which.as_str() {
         "pg" => pg::run,
         "mysql" => mysql::run,
+        "sinks" => sinks::run,
         other => panic!("unknown bench `{other}`; see the head of this program's source"),
     };
     let binary = build();

@@ -1,5 +1,6 @@
 //! What a process used, read from `/proc`.
 
+use std::collections::HashMap;
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -110,9 +111,34 @@ impl Snapshot {
 
     /// Cores used by others since.
     pub(crate) fn other_load(&self) -> f64 {
+        self.since().other_load()
+    }
+
+    /// What has been used since.
+    pub(crate) fn since(&self) -> Spent {
         let now = Snapshot::take();
-        let seconds = (now.at - self.at).as_secs_f64();
-        ((now.machine - self.machine) - (now.ours - self.ours)).max(0.0) / seconds
+        Spent {
+            seconds: (now.at - self.at).as_secs_f64(),
+            machine: now.machine - self.machine,
+            ours: now.ours - self.ours,
+        }
+    }
+}
+
+/// CPU seconds used in so many seconds of time.
+pub(crate) struct Spent {
+    pub(crate) seconds: f64,
+    pub(crate) machine: f64,
+    pub(crate) ours: f64,
+}
+
+impl Spent {
+    pub(crate) fn other_load(&self) -> f64 {
+        (self.machine - self.ours).max(0.0) / self.seconds
+    }
+
+    pub(crate) fn idle_cores(&self) -> f64 {
+        (cores() as f64 - self.machine / self.seconds).max(0.0)
     }
 }
 
@@ -124,30 +150,19 @@ fn machine_seconds() -> f64 {
     [0, 1, 2, 5, 6, 7].iter().filter_map(|i| ticks.get(*i)).sum::<f64>() / TICKS
 }
 
-/// Every process whose name is one of those that the bench starts, with the children that have ended: a reader or a walsender that
-/// is gone lives on in the figures of whoever waited for it.
+/// This process and all below it, with the children that have ended: a reader or a walsender that is gone lives on in the figures of
+/// whoever waited for it.
 fn our_seconds() -> f64 {
-    let ours = [
-        "postgres",
-        "redis-server",
-        "deltaforge",
-        "pg_recvlogical",
-        "pgbench",
-        "bench",
-        "psql",
-        "postgres.real",
-        "mysqld",
-        "mariadbd",
-        "mysqlbinlog",
-        "mariadb-binlog",
-    ];
-    let mut sum = 0.0;
+    let mut children: HashMap<u32, Vec<u32>> = HashMap::new();
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse::<u32>().ok()) else { continue };
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        if ours.contains(&name.trim()) {
-            sum += cpu_seconds_with_children(pid);
-        }
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        children.entry(ticks_of(&stat, 1..2) as u32).or_default().push(pid);
+    }
+    let (mut sum, mut of) = (0.0, vec![std::process::id()]);
+    while let Some(pid) = of.pop() {
+        sum += cpu_seconds_with_children(pid);
+        of.extend(children.remove(&pid).unwrap_or_default());
     }
     sum
 }

@@ -33,11 +33,17 @@ impl Drop for Running {
 impl Running {
     /// Starts DeltaForge on a source, given as YAML in flow style.
     pub(crate) fn start(binary: &Path, name: &str, source: &str, sink: &str) -> Running {
+        Running::start_with(binary, name, source, sink, "{}")
+    }
+
+    /// The same with settings of its batches.
+    pub(crate) fn start_with(binary: &Path, name: &str, source: &str, sink: &str, batch: &str) -> Running {
         let dir = std::env::temp_dir().join(format!("deltaforge-bench-{}-{name}", std::process::id()));
         fs::create_dir_all(&dir).expect("a folder");
         let config = dir.join("bench.yaml");
-        let document =
-            format!("metadata: {{name: bench}}\nspec:\n  source: {source}\n  sinks:\n    - {sink}\n");
+        let document = format!(
+            "metadata: {{name: bench}}\nspec:\n  batch: {batch}\n  source: {source}\n  sinks:\n    - {sink}\n"
+        );
         fs::write(&config, document).expect("the configuration is written");
         let metrics_port = free_port();
         let child = Command::new(binary)
@@ -79,7 +85,7 @@ impl Running {
     }
 
     /// The sum of a metric's series; 0 while the process does not answer.
-    fn metric(&self, name: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str) -> f64 {
         let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.metrics_port)) else { return 0.0 };
         let request = "GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         let mut answer = String::new();

@@ -1,8 +1,8 @@
 //! PostgreSQL, against `pg_recvlogical`. Every reader has a slot of its own for each run, made before the backlog.
 
 mod latency;
-mod load;
-mod readers;
+pub(crate) mod load;
+pub(crate) mod readers;
 
 use crate::running::Running;
 use crate::{Options, Shape, compare};
@@ -23,19 +23,8 @@ pub(crate) fn run(options: &Options, binary: &Path) {
     }
     println!("{version:?}");
     let start = |synchronous_commit: &str| {
-        let settings = [
-            ("max_replication_slots", "64"),
-            ("max_wal_senders", "64"),
-            ("max_wal_size", "8GB"),
-            ("shared_buffers", "256MB"),
-            ("wal_sender_timeout", "60s"),
-            ("synchronous_commit", synchronous_commit),
-            ("autovacuum", "off"),
-            ("checkpoint_timeout", "1h"),
-        ];
-        let settings = settings.map(|(n, v)| (n.to_string(), v.to_string())).to_vec();
-        let server = Postgres::start(version, &PgOptions { settings, ..PgOptions::default() });
-        (server.expect("PostgreSQL starts"), Redis::start(&redis_options()).expect("Redis starts"))
+        let redis = Redis::start(&redis_options()).expect("Redis starts");
+        (server(version, synchronous_commit, "64"), redis)
     };
     for shape in &options.shapes {
         let (server, redis) = start("off");
@@ -52,8 +41,25 @@ pub(crate) fn run(options: &Options, binary: &Path) {
     }
 }
 
+/// A PostgreSQL that nothing disturbs during a run.
+pub(crate) fn server(version: PgVersion, synchronous_commit: &str, slots: &str) -> Postgres {
+    let settings = [
+        ("max_replication_slots", slots),
+        ("max_wal_senders", "64"),
+        ("max_wal_size", "8GB"),
+        ("shared_buffers", "256MB"),
+        ("wal_sender_timeout", "60s"),
+        ("synchronous_commit", synchronous_commit),
+        ("autovacuum", "off"),
+        ("checkpoint_timeout", "1h"),
+    ];
+    let settings = settings.map(|(n, v)| (n.to_string(), v.to_string())).to_vec();
+    let options = PgOptions { settings, ..PgOptions::default() };
+    Postgres::start(version, &options).expect("PostgreSQL starts")
+}
+
 /// Redis as it comes: without an append-only file, which would measure the disk.
-fn redis_options() -> RedisOptions {
+pub(crate) fn redis_options() -> RedisOptions {
     RedisOptions { args: ["--appendonly", "no"].map(Into::into).to_vec(), ..RedisOptions::default() }
 }
 

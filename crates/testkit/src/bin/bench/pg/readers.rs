@@ -5,6 +5,7 @@ use crate::process::{Snapshot, Usage};
 use crate::running::{NULL_SINK, Running, redis_sink, run_to_end};
 use deltaforge_testkit::servers::{Postgres, Redis};
 use std::path::Path;
+use std::process::Command;
 use std::time::Instant;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ impl Bench<'_> {
         let begun = Instant::now();
         let slot = reader.slot(rep);
         let mut usage = match reader {
-            Reader::PgRecvlogical => self.recvlogical(&slot, &end, begun),
+            Reader::PgRecvlogical => run_to_end(&mut recvlogical(self.server, &slot, &end), begun),
             Reader::NullFile => self.start(&slot, NULL_SINK).deliver(changes, begun),
             Reader::Redis => self.start(&slot, &redis_sink(self.redis)).deliver(changes, begun),
         };
@@ -60,24 +61,25 @@ impl Bench<'_> {
         usage
     }
 
-    fn recvlogical(&self, slot: &str, end: &str, begun: Instant) -> Usage {
-        let mut command = self.server.bin("pg_recvlogical");
-        command.args(["-d", DB, "-S", slot, "--start", "-n", "-f", "/dev/null", "-E", end]).args([
-            "-o",
-            "proto_version=1",
-            "-o",
-            "publication_names=bench",
-        ]);
-        run_to_end(&mut command, begun)
-    }
-
     /// Starts DeltaForge on a slot with a sink.
     pub(crate) fn start(&self, slot: &str, sink: &str) -> Running {
-        let source = format!(
-            "{{type: postgres, config: {{id: bench-{slot}, dsn: \"{}\", slot: {slot}, publication: bench, \
-             tables: [public.orders]}}}}",
-            self.server.dsn(DB)
-        );
-        Running::start(self.binary, slot, &source, sink)
+        Running::start(self.binary, slot, &source(self.server, slot), sink)
     }
+}
+
+/// PostgreSQL's own reader of a slot, up to `end`.
+pub(crate) fn recvlogical(server: &Postgres, slot: &str, end: &str) -> Command {
+    let mut command = server.bin("pg_recvlogical");
+    command.args(["-d", DB, "-S", slot, "--start", "-n", "-f", "/dev/null", "-E", end]);
+    command.args(["-o", "proto_version=1", "-o", "publication_names=bench"]);
+    command
+}
+
+/// The slot as DeltaForge's source.
+pub(crate) fn source(server: &Postgres, slot: &str) -> String {
+    format!(
+        "{{type: postgres, config: {{id: bench-{slot}, dsn: \"{}\", slot: {slot}, publication: bench, \
+         tables: [public.orders]}}}}",
+        server.dsn(DB)
+    )
 }
