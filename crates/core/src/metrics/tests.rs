@@ -73,6 +73,10 @@ c deltaforge_sink_bytes_total pipeline sink
 c deltaforge_sink_retries_total pipeline sink
 c deltaforge_sink_reconnects_total pipeline sink
 g deltaforge_sink_last_delivery_timestamp_seconds pipeline sink
+g deltaforge_sink_client_queue_bytes pipeline sink
+g deltaforge_sink_client_queue_records pipeline sink
+c deltaforge_sink_client_retransmits_total pipeline sink
+g deltaforge_sink_client_round_trip_seconds pipeline sink
 g deltaforge_sink_lag_events pipeline sink
 g deltaforge_sink_lag_seconds pipeline sink
 g deltaforge_sink_position pipeline sink
