@@ -123,6 +123,12 @@ pub trait SinkPlan: Send + Sync {
         false
     }
 
+    /// Of an exactly-once sink: whether a batch without events can store its end. Where positions travel with events it cannot, and
+    /// is not given such a batch; nothing lies between.
+    fn stores_ends_alone(&self) -> bool {
+        true
+    }
+
     /// What its payloads are, in a word; sinks of a pipeline that say the same share the work of making them. `None`: they are
     /// not those of an envelope.
     fn encoding(&self) -> Option<String> {

@@ -7,13 +7,14 @@
 use crate::spec::{DlqSettings, PipelineSpec};
 use deltaforge_core::batch::{Batch, freeze};
 use deltaforge_core::checkpoint::StateStore;
-use deltaforge_core::dead_letter::{Appended, NewDeadLetter, Room};
+use deltaforge_core::dead_letter::{Appended, NewDeadLetter, Room, Which};
 use deltaforge_core::fault::{Class, Fault, Kind};
 use deltaforge_core::metrics::PipelineMetrics;
 use deltaforge_core::position::Epoch;
 use deltaforge_core::sink::SinkContext;
 use deltaforge_core::{Event, EventId, Position, clock};
 use std::collections::VecDeque;
+use std::ops::Not;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -105,6 +106,23 @@ impl DeadLetters {
             tracing::error!(pipeline = context.pipeline, dropped, "the oldest dead letters made room");
         }
         Ok(())
+    }
+
+    /// Whether a letter is still in the queue; yes when the store does not answer.
+    pub(crate) async fn has(&self, id: u64) -> bool {
+        let found = self.store.dead_letters_by_id(&self.source_id, &[id]).await;
+        found.is_ok_and(|found| found.is_empty()).not()
+    }
+
+    /// Takes a letter out that was delivered. When the store does not answer it is still taken out by whoever asked.
+    pub(crate) async fn take_out(&self, id: u64) {
+        if let Err(fault) = self.store.remove_dead_letters(&self.source_id, &Which::Ids(vec![id])).await {
+            tracing::warn!(
+                letter = id,
+                code = fault.code(),
+                "a delivered dead letter is not taken out: {fault}"
+            );
+        }
     }
 
     /// Counts what is there. A store that does not answer now is asked again with the next letter.

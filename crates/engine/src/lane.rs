@@ -23,6 +23,7 @@ use deltaforge_core::task::{Task, spawn};
 use deltaforge_core::{Class, Fault, failpoint};
 use futures_util::FutureExt;
 use letters::Buried;
+pub(crate) use letters::BuriedEvents;
 use standing::{Skipped, Standing, Verdict, Waiting};
 use std::cmp::Ordering;
 use std::collections::VecDeque;
@@ -102,6 +103,8 @@ pub(crate) struct LaneSettings {
     pub(crate) backlog: usize,
     /// Where events go that cannot be delivered; `None`: they stop the pipeline.
     pub(crate) letters: Option<DeadLetters>,
+    /// Outlives the lane when the pipeline begins again.
+    pub(crate) buried: BuriedEvents,
     /// Where the pipeline went on from.
     pub(crate) resume: Option<Position>,
 }
@@ -136,6 +139,7 @@ impl Lane {
             attempts: 0,
             reports,
             letters: settings.letters,
+            buried: settings.buried,
             acknowledged_to: settings.resume,
             asked,
             asks_ended: false,
@@ -184,8 +188,18 @@ struct Sent {
     job: Job,
     receipt: Receipt,
     at: Instant,
-    /// The target stores its end.
-    stored: bool,
+    stored: Stored,
+}
+
+/// What the target knows of a batch's end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stored {
+    /// It stores it.
+    Yes,
+    /// It held the batch already, and was told nothing of its end.
+    Held,
+    /// Nothing, as the batch has no events and the target stores positions with events only.
+    Nothing,
 }
 
 struct Running {
@@ -215,6 +229,8 @@ struct Running {
     attempts: u32,
     reports: mpsc::Sender<LaneReport>,
     letters: Option<DeadLetters>,
+    /// Events of the present transaction that are dead letters: it may have to be read again, and would meet them again.
+    buried: BuriedEvents,
     /// The last end that the sink has acknowledged.
     acknowledged_to: Option<Position>,
     asked: mpsc::Receiver<Redelivery>,
@@ -290,22 +306,27 @@ impl Running {
     /// The oldest batch in the window is durable.
     async fn acknowledged(&mut self, delivered: Delivered) -> Result<(), Gone> {
         let Some(Sent { job, at, stored, .. }) = self.sent.pop_front() else { return Ok(()) };
-        self.attempts = 0;
-        self.note_acknowledged(&job);
+        // A part of a transaction is no success yet: the rest of it may fail again and again.
+        if job.batch.end().is_some() || !self.exactly_once {
+            self.attempts = 0;
+        }
+        self.note_acknowledged(&job, stored);
         if let Some(end) = job.batch.end().filter(|_| self.letters.is_some()) {
             self.acknowledged_to = Some(end.position.clone());
+            letters::forget(&self.buried);
         }
         if self.exactly_once {
             failpoint::pass(failpoint::ACKNOWLEDGED);
         }
         let (events, took) = (job.batch.len() as u64, at.elapsed());
+        let stored = stored == Stored::Yes;
         self.report(LaneNews::Delivered { seq: job.seq, events, bytes: delivered.bytes, took, stored }).await
     }
 
-    fn note_acknowledged(&mut self, job: &Job) {
-        if let Some(standing) = &mut self.standing {
+    fn note_acknowledged(&mut self, job: &Job, stored: Stored) {
+        if let Some(standing) = self.standing.as_mut().filter(|_| stored != Stored::Nothing) {
             let end = job.batch.end().map(|end| &end.position);
-            standing.acknowledged(end, job.batch.len() as u64);
+            standing.acknowledged(end, job.batch.len() as u64, stored == Stored::Yes);
         }
     }
 
@@ -332,7 +353,7 @@ impl Running {
                     let Some(job) = self.again.pop_front() else { break };
                     // Acknowledged, though the answer was lost: how long it took is not known.
                     let receipt: Receipt = Box::pin(async { Ok(Delivered::default()) });
-                    self.sent.push_back(Sent { job, receipt, at: Instant::now(), stored: true });
+                    self.sent.push_back(Sent { job, receipt, at: Instant::now(), stored: Stored::Yes });
                 }
                 Ok(true)
             }
@@ -406,7 +427,8 @@ impl Running {
         }
     }
 
-    async fn deliver(&mut self, job: Job) -> Result<bool, Gone> {
+    async fn deliver(&mut self, mut job: Job) -> Result<bool, Gone> {
+        self.without_buried(&mut job);
         if !self.taken_over {
             self.again.push_front(job);
             return self.take_over().await;
@@ -421,17 +443,19 @@ impl Running {
         let at = Instant::now();
         self.between = job.batch.end().is_some();
         // Of an exactly-once sink also a batch without events has an end to be stored.
-        let Some(batch) = batch.filter(|batch| self.exactly_once || !batch.is_empty()) else {
+        let stored = if batch.is_none() { Stored::Held } else { Stored::Nothing };
+        let stores_empty = self.exactly_once && self.plan.stores_ends_alone();
+        let Some(batch) = batch.filter(|batch| stores_empty || !batch.is_empty()) else {
             // It is there, or its only event was given up; the receipt keeps its place in the order.
             let receipt: Receipt = Box::pin(async { Ok(Delivered::default()) });
-            self.sent.push_back(Sent { job, receipt, at, stored: false });
+            self.sent.push_back(Sent { job, receipt, at, stored });
             return Ok(true);
         };
         let Some(sink) = &mut self.open else { return Ok(true) };
         let delivery = Delivery { seq: job.seq, epoch: self.epoch };
         match sink.deliver(batch, delivery).await {
             Ok(receipt) => {
-                self.sent.push_back(Sent { job, receipt, at, stored: true });
+                self.sent.push_back(Sent { job, receipt, at, stored: Stored::Yes });
                 Ok(true)
             }
             Err(fault) => {
@@ -486,7 +510,8 @@ impl Running {
         if !self.waited_for && fault.class() == Class::Data && self.give_event_up(&fault).await? {
             return Ok(true);
         }
-        if self.is_closing && !self.waited_for {
+        // Closed once everything is settled: nobody waits for this sink any more, a quorum did without it.
+        if self.is_closing {
             return self.give_rest_up().await;
         }
         if spent && let Some(job) = self.next_in_line() {

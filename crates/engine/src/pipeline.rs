@@ -24,7 +24,7 @@ mod sinks;
 
 use crate::dead_letters::{DeadLetters, Redelivery};
 use crate::handle::{Command, Handle};
-use crate::lane::{Lane, LaneNews, LaneReport, LaneSettings, random};
+use crate::lane::{BuriedEvents, Lane, LaneNews, LaneReport, LaneSettings, random};
 use crate::memory::{Holder, MemoryBudget};
 use crate::progress::Progress;
 use crate::spec::PipelineSpec;
@@ -171,11 +171,15 @@ struct Beginnings {
     mode: Mode,
     /// Since something was last delivered.
     attempts: u32,
+    /// By sink.
+    buried: Vec<BuriedEvents>,
+    /// How far the sinks had come.
+    sinks: Option<Vec<SinkView>>,
 }
 
 impl Beginnings {
     fn new(memory: Holder, commands: mpsc::Receiver<Command>) -> Beginnings {
-        Beginnings { memory, commands, mode: Mode::Running, attempts: 0 }
+        Beginnings { memory, commands, mode: Mode::Running, attempts: 0, buried: Vec::new(), sinks: None }
     }
 }
 
@@ -235,6 +239,8 @@ struct Loop {
     reading: Reading,
     /// How often the pipeline has begun again since it last delivered something.
     beginnings: u32,
+    /// By sink, what its lane keeps for the next beginning.
+    buried: Vec<BuriedEvents>,
     /// What the targets of exactly-once sinks held when the start was chosen, until their lanes are told.
     held_at_start: Vec<Option<Held>>,
     /// By sink: the position that its target stores, as far as it has acknowledged; none for a target that stores none.
@@ -280,7 +286,8 @@ impl Loop {
         beginnings: Beginnings,
     ) -> Loop {
         let Taken { lease, schemas, mode } = taken;
-        let Beginnings { memory, commands, attempts, .. } = beginnings;
+        let Beginnings { memory, commands, attempts, mut buried, sinks: sinks_before, .. } = beginnings;
+        buried.resize_with(spec.sinks.len(), BuriedEvents::default);
         let resume = lease.checkpoint.as_ref();
         let end = resume.map(|c| End { position: c.position.clone(), events_done: c.events_done });
         let required = spec.sinks.iter().map(|s| s.required()).collect();
@@ -313,6 +320,7 @@ impl Loop {
                     context: context(sink),
                     epoch: lease.epoch,
                     source: spec.source.clone(),
+                    buried: buried[sink].clone(),
                     waited_for: progress.waits_for(sink),
                     window: spec.batch.max_inflight,
                     backlog: BACKLOG,
@@ -325,10 +333,11 @@ impl Loop {
         let measure = Measure::new(&spec, metrics.clone());
         let ids: Vec<_> =
             spec.sinks.iter().enumerate().map(|(sink, plan)| (plan.id(), progress.waits_for(sink))).collect();
-        let sinks = SinkView::all(&ids, resume);
+        let sinks = sinks_before.unwrap_or_else(|| SinkView::all(&ids, resume));
         let standings = resume::Standings::new(&spec.sinks, lease.checkpoint);
         Loop {
             beginnings: attempts,
+            buried,
             held_at_start: Vec::new(),
             stored: vec![None; spec.sinks.len()],
             is_inside: vec![false; spec.sinks.len()],
@@ -584,10 +593,12 @@ impl Loop {
         match what {
             // With batches waiting the trouble is over when one is delivered: a full disk can be opened, too, and a status that
             // says ready between two failures would lie.
-            LaneNews::Connected { .. } if self.progress.pending(sink) > 0 => {}
             LaneNews::Connected { held } => {
                 if std::mem::replace(&mut self.sinks[sink].connected, true) {
                     counted.reconnected();
+                }
+                if self.sinks[sink].has_given() {
+                    return Ok(());
                 }
                 self.clear_trouble(&id);
                 if let Reading::AwaitingSinks(standings) = &mut self.reading {
@@ -609,7 +620,9 @@ impl Loop {
                     self.is_inside[sink] = false;
                 }
                 self.sinks[sink].delivered(seq);
-                self.beginnings = 0;
+                if stored {
+                    self.beginnings = 0;
+                }
                 self.clear_trouble(&id);
                 let settled = self.progress.delivered(sink, seq);
                 self.settled(&settled);

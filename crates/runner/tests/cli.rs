@@ -30,7 +30,7 @@ fn version() {
         "commit: ",
         "target: ",
         "sources: mysql, mariadb, postgres",
-        "sinks: redis, kafka, http, file, stdout",
+        "sinks: redis, kafka, nats, http, file, stdout",
     ] {
         assert!(done.stdout.contains(part), "{part}: {done:?}");
     }

@@ -10,13 +10,14 @@
 //! position are stored in one step and the stream goes on from where it was; what the target tells as its last event stays
 //! that of the stream ([`Batch::last_id`]), as the stream would never meet the other one again.
 
-use super::{Gone, LaneNews, Running};
-use crate::dead_letters::Redelivery;
+use super::{Gone, Job, LaneNews, Running};
+use crate::dead_letters::{DeadLetters, Redelivery};
 use deltaforge_core::batch::Batch;
 use deltaforge_core::position::{BatchSeq, End};
 use deltaforge_core::sink::{Delivered, Delivery};
 use deltaforge_core::{EventId, Fault, Position};
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// What became of an event that cannot be delivered.
 pub(super) enum Buried {
@@ -26,7 +27,33 @@ pub(super) enum Buried {
     Not(Option<Fault>),
 }
 
+/// Events that are dead letters and whose transaction the target does not hold yet. When its parts are lost it is read again
+/// and meets them again: they are taken out before they are refused, which would lose the parts once more, without end.
+pub(crate) type BuriedEvents = Arc<Mutex<HashSet<EventId>>>;
+
+fn lock(buried: &BuriedEvents) -> MutexGuard<'_, HashSet<EventId>> {
+    buried.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// An end was stored: what came before it does not come again.
+pub(super) fn forget(buried: &BuriedEvents) {
+    lock(buried).clear();
+}
+
 impl Running {
+    /// Takes out of a batch what was buried before the pipeline began again.
+    pub(super) fn without_buried(&self, job: &mut Job) {
+        let buried = lock(&self.buried);
+        if buried.is_empty() {
+            return;
+        }
+        let found: Vec<EventId> =
+            job.batch.events().map(|e| e.id()).filter(|id| buried.contains(id)).collect();
+        for id in found {
+            job.batch = Arc::new(job.batch.without(id));
+        }
+    }
+
     /// Stores the event that the fault names and takes it out of its batch. Everything unacknowledged is in `again`.
     pub(super) async fn bury(&mut self, fault: &Fault) -> Result<Buried, Gone> {
         let Some(letters) = &self.letters else { return Ok(Buried::Not(None)) };
@@ -38,6 +65,7 @@ impl Running {
             return Ok(Buried::Not(Some(why)));
         }
         job.batch = Arc::new(job.batch.without(id));
+        lock(&self.buried).insert(id);
         self.attempts = 0;
         self.report(LaneNews::EventStored(fault.clone())).await?;
         Ok(Buried::Yes)
@@ -81,8 +109,20 @@ impl Running {
             let _ = redelivery.answer.send(redelivery.delivered);
             return Ok(true);
         };
+        let letters = self.letters.clone();
+        if is_gone(letters.as_ref(), id).await {
+            // Another request has delivered or purged it.
+            self.redelivery = Some(redelivery);
+            return Ok(true);
+        }
         match self.deliver_letter(batch).await {
-            Ok(_) => redelivery.delivered.push(id),
+            Ok(_) => {
+                // At once: whoever asked may have stopped waiting.
+                if let Some(letters) = letters {
+                    letters.take_out(id).await;
+                }
+                redelivery.delivered.push(id);
+            }
             Err(fault) => {
                 tracing::warn!(
                     pipeline = self.context.pipeline,
@@ -110,5 +150,13 @@ impl Running {
         // Beside the numbered ones, which begin with 1.
         let delivery = Delivery { seq: BatchSeq(0), epoch: self.epoch };
         sink.deliver(Arc::new(batch), delivery).await?.await
+    }
+}
+
+/// Whether a letter is no longer in the queue.
+async fn is_gone(letters: Option<&DeadLetters>, id: u64) -> bool {
+    match letters {
+        Some(letters) => !letters.has(id).await,
+        None => false,
     }
 }

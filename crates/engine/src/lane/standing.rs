@@ -207,17 +207,25 @@ impl Standing {
             Some(left) if self.with_letters && !is_beyond(&skip.position) => *left = 1,
             Some(_) => return Err(not_met(&skip.position)),
             None if !is_beyond(&skip.position) => {}
+            // All between the event and the position were dead letters: the event lies before the start.
+            None if skip.inside == 0 && self.with_letters => {
+                self.skip = None;
+                return Ok(Skipped::Nothing);
+            }
             None if skip.inside == 0 => return Err(not_met(&skip.position)),
             None => skip.left = Some(skip.inside),
         }
         Ok(Skipped::Whole)
     }
 
-    /// A batch was acknowledged, or found to be held.
-    pub(super) fn acknowledged(&mut self, end: Option<&Position>, events: u64) {
+    /// A batch was acknowledged, or found to be held, and its end not `stored`.
+    pub(super) fn acknowledged(&mut self, end: Option<&Position>, events: u64, stored: bool) {
         match end {
             Some(end) => {
                 self.is_begun = true;
+                if stored {
+                    self.ahead = None;
+                }
                 self.from.clone_from(end);
                 self.staged = 0;
             }

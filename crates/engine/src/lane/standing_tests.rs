@@ -40,7 +40,7 @@ fn by_number(a: &Position, b: &Position) -> Option<Ordering> {
 fn going() -> Standing {
     let mut standing = Standing::new(place(1), None);
     assert!(matches!(standing.compare(None, again(&[]), by_number), Verdict::GoOn(0)));
-    standing.acknowledged(Some(&place(2)), 10);
+    standing.acknowledged(Some(&place(2)), 10, true);
     standing
 }
 
@@ -202,7 +202,7 @@ fn a_part_of_the_batch_arrived() {
 #[test]
 fn acknowledged_parts_are_there_for_good_or_lost() {
     let mut standing = going();
-    standing.acknowledged(None, 5);
+    standing.acknowledged(None, 5, true);
     let verdict = standing.compare(Some(&held(2, 20)), again(&[Some(3)]), by_number);
     assert_eq!(code(&verdict), ("sink.transaction_lost", Class::Retry));
     assert!(matches!(standing.compare(Some(&held(3, 30)), again(&[Some(3)]), by_number), Verdict::GoOn(1)));
@@ -242,7 +242,7 @@ fn the_position_is_gone() {
 fn the_first_transaction_was_given_up_in_parts() {
     let mut standing = Standing::new(place(1), None);
     assert!(matches!(standing.compare(None, again(&[]), by_number), Verdict::GoOn(0)));
-    standing.acknowledged(None, 5);
+    standing.acknowledged(None, 5, true);
     let verdict = standing.compare(None, again(&[Some(2)]), by_number);
     assert_eq!(code(&verdict), ("sink.transaction_lost", Class::Retry));
 }

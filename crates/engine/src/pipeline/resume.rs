@@ -18,7 +18,7 @@
 //! behind it is saved before the batch with the last of these events is there: the next start might need them all again.
 
 use super::saving::obeying;
-use super::{Beginnings, Failure, LAST_SAVE, Loop, Mode, Reading, STATE};
+use super::{Beginnings, Failure, Loop, Mode, Reading, STATE};
 use crate::lane::Begin;
 use deltaforge_core::batch::{BatchBuilder, Limits};
 use deltaforge_core::checkpoint::Checkpoint;
@@ -171,6 +171,11 @@ impl Loop {
                 position = start.position.as_json(),
                 "the sinks know better than the checkpoint where to go on"
             );
+            for (sink, view) in self.sinks.iter_mut().enumerate() {
+                if !self.progress.waits_for(sink) {
+                    view.starts_at(&start.position);
+                }
+            }
             self.builder = BatchBuilder::new(limits(&self.spec), Some(&start.position), start.events_done);
             self.progress.advance(start);
         }
@@ -208,19 +213,25 @@ impl Loop {
             "the pipeline begins again from where its sinks stand"
         );
         self.set_trouble(&component, &fault);
-        tokio::time::timeout(LAST_SAVE, self.save_once()).await.unwrap_or_default();
+        // Nothing is saved here: a target that went back is delivered to again from there, and the source must not forget that.
         if let Reading::Open(source) = std::mem::replace(&mut self.reading, Reading::Ended) {
             source.close().await;
         }
         // The lanes are ended as by a crash; what they still have under way is put to rest by their successors.
-        let Loop { mut commands, memory, mode, beginnings, said, lanes, .. } = self;
+        for (sink, view) in self.sinks.iter_mut().enumerate() {
+            let lost = view.taken_back(self.progress.waits_for(sink));
+            if let Some(counted) = self.metrics.sink(sink).filter(|_| lost > 0) {
+                counted.given_up(lost);
+            }
+        }
+        let Loop { mut commands, memory, mode, beginnings, said, lanes, buried, sinks, .. } = self;
         drop(lanes);
         let mut mode = mode;
         if mode == Mode::Draining {
             return None;
         }
         obeying(tokio::time::sleep(pause), &mut commands, &mut mode, &said).await?;
-        Some(Beginnings { memory, commands, mode, attempts: beginnings })
+        Some(Beginnings { memory, commands, mode, attempts: beginnings, buried, sinks: Some(sinks) })
     }
 }
 

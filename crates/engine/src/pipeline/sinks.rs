@@ -95,6 +95,30 @@ impl SinkView {
         self.given_up += 1;
     }
 
+    /// Whether something was handed over and not answered.
+    pub(super) fn has_given(&self) -> bool {
+        !self.given.is_empty()
+    }
+
+    /// The pipeline begins again: what is under way is taken back. A sink that nothing waits for will not get it, and the
+    /// events of that are given.
+    pub(super) fn taken_back(&mut self, waited_for: bool) -> u64 {
+        let events = self.given.iter().map(|given| given.events).sum();
+        let end = self.given.drain(..).filter_map(|given| given.end).next_back();
+        if waited_for || events == 0 {
+            return 0;
+        }
+        self.passed_over(events, end.as_ref());
+        events
+    }
+
+    /// The pipeline starts at a place that this sink, which nothing waits for, may not have reached.
+    pub(super) fn starts_at(&mut self, start: &Position) {
+        if self.position.as_ref().is_some_and(|position| position != start) {
+            self.gap = Some(Gap { after: self.position.clone(), until: Some(start.clone()), events: None });
+        }
+    }
+
     /// End of the last transaction that it has acknowledged.
     pub(super) fn position(&self) -> Option<&Position> {
         self.position.as_ref()

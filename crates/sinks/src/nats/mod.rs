@@ -90,6 +90,11 @@ impl SinkPlan for NatsPlan {
         Some(self.settings.common.envelope.encoding())
     }
 
+    /// A position travels in a message's headers.
+    fn stores_ends_alone(&self) -> bool {
+        false
+    }
+
     fn retry(&self, waited_for: bool) -> RetryPolicy {
         self.settings.common.retry(waited_for)
     }

@@ -46,6 +46,11 @@ pub(super) struct Settings {
 }
 
 impl Settings {
+    /// Whether the servers share the slots.
+    pub(super) fn is_cluster(&self) -> bool {
+        matches!(self.topology, Topology::Cluster(_))
+    }
+
     /// Reads `config`; `None` when a finding leaves nothing to go on with.
     pub(super) fn parse(
         fields: &mut Fields<'_>,

@@ -18,10 +18,9 @@
 //! Two parties: `deliver` writes; a task reads replies, watches the time and resolves receipts. The task is the only one that
 //! decides that something failed; it publishes the fault in `outcome`, and everybody who waits looks there.
 
-use super::config::Topology;
 use super::connection::{Connection, Connector};
 use super::entry::{Entries, Written, too_large};
-use super::error::{broken, malformed, reply_fault, timed_out};
+use super::error::{broken, malformed, reply_fault_of, timed_out};
 use super::exact::{Exact, fenced, partly, position_gone};
 use super::replies::{Progress, Replies, Shape};
 use super::resp::{self, Malformed, Value};
@@ -127,7 +126,7 @@ impl RedisSink {
         let (exact, recovered) = exact.unzip();
         let settings = &connector.settings;
         let patience = Patience { send: settings.send_timeout, batch: settings.batch_timeout };
-        let in_cluster = matches!(settings.topology, Topology::Cluster(_));
+        let in_cluster = settings.is_cluster();
         let Connection { address, replies, writer, longest_bulk, .. } = connection;
         let (questions, asked) = mpsc::channel(4);
         let (publish, outcome) = watch::channel(Outcome::default());
@@ -380,14 +379,14 @@ impl RedisSink {
             let answers = self.calls(&[vec![b"WATCH", &key], vec![b"GET", &key]]).await?;
             let found = answers.get(1);
             if let Some(Value::Error(error)) = answers.iter().find(|a| matches!(a, Value::Error(_))) {
-                return Err(reply_fault(&self.address, error));
+                return Err(reply_fault_of(self.connector.settings.is_cluster(), &self.address, error));
             }
             let Some(exact) = &mut self.exact else { break };
             let held = exact.read(found.and_then(Value::text).map(str::as_bytes), &self.address)?;
             let text = exact.claim(held.as_ref());
             let answers = self.calls(&[vec![b"MULTI"], vec![b"SET", &key, &text], vec![b"EXEC"]]).await?;
             if let Some(Value::Error(error)) = answers.iter().find(|a| matches!(a, Value::Error(_))) {
-                return Err(reply_fault(&self.address, error));
+                return Err(reply_fault_of(self.connector.settings.is_cluster(), &self.address, error));
             }
             if answers.last() != Some(&Value::Null) {
                 return Ok(held);
@@ -557,9 +556,6 @@ impl Reader {
     }
 
     fn refused(&self, error: &[u8], sent: Option<&Sent>) -> Fault {
-        if self.in_cluster && (error.starts_with(b"MOVED ") || error.starts_with(b"ASK ")) {
-            return reply_fault(&self.address, b"TRYAGAIN the slot is being moved, or has been");
-        }
         // A server that does not tell its limit closes the connection with this.
         if let Some(sent) = sent.filter(|_| error.starts_with(b"ERR Protocol error: invalid bulk length")) {
             let (bytes, event) = *sent.largest.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -567,7 +563,7 @@ impl Reader {
                 return too_large(bytes, bytes - 1, event);
             }
         }
-        reply_fault(&self.address, error)
+        reply_fault_of(self.in_cluster, &self.address, error)
     }
 
     async fn calls(&mut self, count: usize, deadline: Instant) -> Result<Vec<Value>, Fault> {

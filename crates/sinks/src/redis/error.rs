@@ -158,6 +158,15 @@ pub(super) fn reply_fault(address: &Address, reply: &[u8]) -> Fault {
     }
 }
 
+/// The same of a server of a cluster: there redirections are no mistake of the settings, the slot has moved or is being moved.
+pub(super) fn reply_fault_of(in_cluster: bool, address: &Address, reply: &[u8]) -> Fault {
+    let is_redirection = reply.starts_with(b"MOVED ") || reply.starts_with(b"ASK ");
+    match in_cluster && is_redirection {
+        true => reply_fault(address, b"TRYAGAIN the slot is being moved, or has been"),
+        false => reply_fault(address, reply),
+    }
+}
+
 fn fault(class: Class, kind: Kind, code: &'static str, address: &Address, text: &str) -> Fault {
     // "unknown command `X`, with args beginning with: …" repeats the arguments, which hold values and passwords.
     let text = text.split(", with args").next().unwrap_or("");

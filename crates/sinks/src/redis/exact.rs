@@ -109,7 +109,9 @@ fn tag_in(name: &str) -> Option<&str> {
 /// Another process took the key over.
 pub(super) fn fenced(address: &Address, key: &[u8]) -> Fault {
     let key = String::from_utf8_lossy(key);
-    let message = format!("another process delivers as this sink: it wrote `{key}` of {address}");
+    let message = format!(
+        "another process delivers as this sink, or removed its position: `{key}` of {address} is not as it was left"
+    );
     Fault::new(deltaforge_core::Class::Fenced, "redis.fenced", message)
         .hint("run one process per pipeline; two pipelines of one name need sinks with different ids")
 }

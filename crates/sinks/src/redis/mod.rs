@@ -121,7 +121,7 @@ impl SinkPlan for RedisPlan {
         look_at_stream(&mut connection, settings).await?;
         let exact = match exact {
             Some(exact) => {
-                let held = look_at_position(&mut connection, &exact).await?;
+                let held = look_at_position(&mut connection, &exact, settings.is_cluster()).await?;
                 Some((exact, held))
             }
             None => None,
@@ -132,9 +132,13 @@ impl SinkPlan for RedisPlan {
 }
 
 /// What the position key holds. It is not written: a process that stands by opens its sinks, too.
-async fn look_at_position(connection: &mut Connection, exact: &Exact) -> Result<Option<Held>, Fault> {
+async fn look_at_position(
+    connection: &mut Connection,
+    exact: &Exact,
+    in_cluster: bool,
+) -> Result<Option<Held>, Fault> {
     match connection.call(&[b"GET", &exact.key]).await? {
-        Value::Error(error) => Err(error::reply_fault(&connection.address, &error)),
+        Value::Error(error) => Err(error::reply_fault_of(in_cluster, &connection.address, &error)),
         answer => exact.read(answer.text().map(str::as_bytes), &connection.address),
     }
 }
