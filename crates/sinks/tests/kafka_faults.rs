@@ -301,8 +301,6 @@ async fn a_full_disk() {
         kafka.restart();
         load.more(400).await;
         let codes = load.finish(delivering).await;
-        let known = |code: &&str| ["kafka.storage", "kafka.timeout", "kafka.unreachable"].contains(code);
-        assert!(codes.iter().all(known), "{codes:?}");
         load.check(&kafka, 0, &codes);
     }
 }

@@ -11,7 +11,7 @@ use deltaforge_testkit::wait_for;
 
 /// Which of two has failed; neither yet: nothing.
 fn loser(engines: &[Engine; 2]) -> Option<usize> {
-    (0..2).find(|at| engines[*at].status("p")["phase"] == "failed")
+    (0..2).find(|at| engines[*at].status("p")["status"] == "failed")
 }
 
 fn two(target: &dyn Target, code: &str) {
@@ -25,10 +25,10 @@ fn two(target: &dyn Target, code: &str) {
     let homes = [tables.clone(), tables.replace("slot: df,", "slot: df2,")]
         .map(|tables| Home::new(&[("pipeline.yaml", &pipeline("p", &tables, &[&target.sink()]))]));
     load.start(&postgres, seed, 3);
-    let mut engines = [homes[0].launch(&[]), homes[1].launch(&[])];
+    let engines = [homes[0].launch(&[]), homes[1].launch(&[])];
     let mut winner = 0;
     for round in 0..4 {
-        // Both from the start, then whoever lost comes back: it takes over, and the other has lost.
+        // First both start at once; then whoever lost is resumed, takes over, and the other has lost.
         let mut lost = 0;
         wait_for("one of the two to be stopped", PATIENCE, || {
             loser(&engines).is_some_and(|at| {
@@ -42,15 +42,15 @@ fn two(target: &dyn Target, code: &str) {
         // The other goes on: what is there now comes to the target, and is saved.
         wait_drained(&engines[winner], &homes[winner], SOURCE, &postgres, DRAIN);
         assert_eq!(loser(&engines), Some(lost), "both have stopped");
-        assert_ne!(engines[winner].status("p")["phase"], "failed");
+        assert_ne!(engines[winner].status("p")["status"], "failed");
         if round < 3 {
-            let again = homes[lost].launch(&[]);
-            std::mem::replace(&mut engines[lost], again).kill();
+            let (code, answer) = engines[lost].post("/pipelines/p/resume", "");
+            assert_eq!(code, 200, "{answer}");
         }
     }
     load.stop();
     wait_drained(&engines[winner], &homes[winner], SOURCE, &postgres, DRAIN);
-    assert_ne!(engines[winner].status("p")["phase"], "failed");
+    assert_ne!(engines[winner].status("p")["status"], "failed");
     let summary = load.check(&postgres, target.name(), |ledger| target.feed(ledger));
     assert_eq!((summary.replays, summary.entries), (0, summary.events), "{}: doubled", target.name());
 }
