@@ -214,7 +214,7 @@ async fn a_topic_deleted_under_load() {
 /// Each connection is cut in the middle of answers, again and again; then the network stays away for longer than the limit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cut_connections() {
-    const CUTS: u64 = 30;
+    const CUTS: u64 = 20;
     for exact in [false, true] {
         let kafka = Kafka::start(&KafkaOptions { proxied: true, ..KafkaOptions::default() }).unwrap();
         let proxy = kafka.proxy();
