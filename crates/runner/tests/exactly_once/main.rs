@@ -17,6 +17,7 @@ mod nats;
 mod redis;
 #[path = "../support/mod.rs"]
 mod support;
+mod two;
 
 use deltaforge_core::failpoint::ACKNOWLEDGED;
 use deltaforge_testkit::ledger::Ledger;

@@ -111,7 +111,12 @@ impl KafkaSink {
             return Err(Fault::bug("kafka.not_taken_over", "a delivery before take_over"));
         }
         if let Some(commit) = &mut once.commit {
-            let outcome = commit.await;
+            let outcome = tokio::select! {
+                biased;
+                outcome = commit => outcome,
+                // The client tries on, even where a broker refuses for good.
+                fault = self.producer.reports().failed() => return Err(fault),
+            };
             once.commit = None;
             outcome??;
         }

@@ -19,8 +19,8 @@ use deltaforge_core::Fault;
 use deltaforge_core::fault::Kind;
 use deltaforge_core::sink::Held;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
-use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use std::time::{Duration, Instant};
@@ -37,6 +37,17 @@ pub(super) struct Positions {
     pub(super) identity: Identity,
     pub(super) limit: Duration,
 }
+
+/// A reader's errors come with its records and are judged there; the end of the topic is among them.
+struct Reader;
+
+impl ClientContext for Reader {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(target: "librdkafka", "{error}: {reason}");
+    }
+}
+
+impl ConsumerContext for Reader {}
 
 /// What a look came to.
 pub(super) enum Look {
@@ -82,7 +93,7 @@ impl Positions {
         create_topic(&self.config, topic, self.limit).await
     }
 
-    fn consumer(&self, isolation: &str) -> Result<BaseConsumer, Fault> {
+    fn consumer(&self, isolation: &str) -> Result<BaseConsumer<Reader>, Fault> {
         let mut config = self.config.clone();
         config
             // A name is asked for; nothing is stored under it.
@@ -94,7 +105,7 @@ impl Positions {
             // The end is told with the answer to a fetch: it is not to wait for records that may come.
             .set("fetch.wait.max.ms", "10")
             .set("isolation.level", isolation);
-        config.create().map_err(|e| of(&e, "making a reader of positions"))
+        config.create_with_context(Reader).map_err(|e| of(&e, "making a reader of positions"))
     }
 
     /// The last position that a committed reader sees at present, or that there is no such topic. Disturbs nobody.
@@ -146,7 +157,7 @@ impl Positions {
     }
 
     /// The first offset, and the one behind the last that the consumer may see.
-    fn bounds(&self, consumer: &BaseConsumer) -> Result<(i64, i64), Fault> {
+    fn bounds(&self, consumer: &BaseConsumer<Reader>) -> Result<(i64, i64), Fault> {
         let start = Instant::now();
         loop {
             match consumer.fetch_watermarks(&self.topic, 0, self.limit) {
@@ -164,7 +175,12 @@ impl Positions {
     }
 
     /// The last record of ours below `end`, looking at a few from the end first.
-    fn last_before(&self, consumer: &BaseConsumer, low: i64, end: i64) -> Result<Option<Held>, Fault> {
+    fn last_before(
+        &self,
+        consumer: &BaseConsumer<Reader>,
+        low: i64,
+        end: i64,
+    ) -> Result<Option<Held>, Fault> {
         let (mut to, mut count) = (end, FIRST_LOOK);
         while to > low {
             let from = low.max(to - count);
@@ -190,7 +206,7 @@ impl Positions {
     #[allow(clippy::type_complexity, reason = "offset and value")]
     fn scan(
         &self,
-        consumer: &BaseConsumer,
+        consumer: &BaseConsumer<Reader>,
         from: i64,
         to: i64,
     ) -> Result<Option<(i64, Option<Vec<u8>>)>, Fault> {

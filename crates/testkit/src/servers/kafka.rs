@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use super::port::Port;
 use super::process::{self, Server};
-use super::{HOST, Tls, binaries, template};
+use super::{HOST, Proxy, Tls, binaries, template};
 
 /// Small and quick to start; what a test does with it never pays for the second compiler.
 const JVM: [&str; 6] = [
@@ -63,6 +63,8 @@ pub struct KafkaOptions {
     pub acl: bool,
     /// Users who may do everything.
     pub super_users: Vec<String>,
+    /// Clients come through a [`Proxy`], see [`Kafka::proxy`]; the internal listener stays direct.
+    pub proxied: bool,
     /// Further lines of `server.properties`.
     pub properties: Vec<(String, String)>,
 }
@@ -73,6 +75,7 @@ pub struct Kafka {
     client: Port,
     internal: Port,
     _controller: Port,
+    proxy: Option<Proxy>,
     tls: Option<Tls>,
     server: Server,
 }
@@ -87,12 +90,15 @@ impl Kafka {
         let server = Server::new("kafka")?;
         let (client, internal, controller) = (Port::reserve()?, Port::reserve()?, Port::reserve()?);
         let tls = if options.tls { Some(Tls::generate(server.dir().join("tls"))?) } else { None };
-        let ports = [client.number(), internal.number(), controller.number()];
+        // Clients go where the broker sends them: it has to know the proxy's port before it starts.
+        let proxy = options.proxied.then(|| Proxy::start(client.number()));
+        let advertised = proxy.as_ref().map_or(client.number(), Proxy::port);
+        let ports = [client.number(), advertised, internal.number(), controller.number()];
         let properties = properties(options, server.dir(), tls.as_ref(), ports)?;
         let file = server.dir().join("server.properties");
         fs::write(&file, properties).map_err(|error| format!("{}: {error}", file.display()))?;
         format(&libs, &file, &server.dir().join("data"), options)?;
-        let kafka = Kafka { libs, client, internal, _controller: controller, tls, server };
+        let kafka = Kafka { libs, client, internal, _controller: controller, proxy, tls, server };
         kafka.launch()?;
         Ok(kafka)
     }
@@ -104,9 +110,17 @@ impl Kafka {
         self.server.start(&binaries::java()?, &args, |_, log| log.contains(READY))
     }
 
-    /// The port for clients, which stays the same over [`Kafka::restart`].
+    /// The port for clients (the proxy's, if there is one), which stays the same over [`Kafka::restart`].
     pub fn port(&self) -> u16 {
-        self.client.number()
+        self.proxy.as_ref().map_or(self.client.number(), Proxy::port)
+    }
+
+    /// What clients come through.
+    ///
+    /// # Panics
+    /// When started without [`KafkaOptions::proxied`].
+    pub fn proxy(&self) -> &Proxy {
+        self.proxy.as_ref().expect("this Kafka was started without KafkaOptions::proxied")
     }
 
     /// `127.0.0.1:PORT`, for clients.
@@ -191,6 +205,20 @@ impl Kafka {
         self.launch().unwrap_or_else(|error| panic!("{error}"));
     }
 
+    /// From now on no file of the broker can grow beyond so many bytes: to the broker, that is a disk that is full. A
+    /// restart ends it.
+    ///
+    /// # Panics
+    /// When the broker does not run.
+    pub fn limit_files(&self, bytes: u64) {
+        self.server.limit_files(bytes).unwrap_or_else(|error| panic!("{error}"));
+    }
+
+    /// Whether the broker's process lives.
+    pub fn is_running(&self) -> bool {
+        self.server.is_running()
+    }
+
     /// Freezes it: connections stay open, nothing answers.
     pub fn pause(&self) {
         self.server.pause();
@@ -240,7 +268,7 @@ fn format(libs: &Path, properties: &Path, data: &Path, options: &KafkaOptions) -
     let version = version.map(|jar| jar.file_name().to_string_lossy().into_owned());
     let version = version.into_iter().find(|jar| jar.starts_with("kafka-clients-")).unwrap_or_default();
     template::copy("kafka", &version, data, |folder| {
-        let plain = self::properties(&KafkaOptions::default(), folder, None, [1, 2, 3])?;
+        let plain = self::properties(&KafkaOptions::default(), folder, None, [1, 1, 2, 3])?;
         let plain = plain.replace(&log_dirs(folder), &format!("log.dirs={}\n", folder.display()));
         let file = folder.join("for-format.properties");
         fs::write(&file, plain).map_err(|error| format!("{}: {error}", file.display()))?;
@@ -259,7 +287,7 @@ fn properties(
     options: &KafkaOptions,
     dir: &Path,
     tls: Option<&Tls>,
-    [client, internal, controller]: [u16; 3],
+    [client, advertised, internal, controller]: [u16; 4],
 ) -> Result<String, String> {
     let protocol = match (options.sasl.is_empty(), options.tls) {
         (true, false) => "PLAINTEXT",
@@ -270,7 +298,7 @@ fn properties(
     let mut text = format!(
         "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@{HOST}:{controller}\n\
          listeners=CLIENT://{HOST}:{client},INTERNAL://{HOST}:{internal},CONTROLLER://{HOST}:{controller}\n\
-         advertised.listeners=CLIENT://{HOST}:{client},INTERNAL://{HOST}:{internal}\n\
+         advertised.listeners=CLIENT://{HOST}:{advertised},INTERNAL://{HOST}:{internal}\n\
          listener.security.protocol.map=CLIENT:{protocol},INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
          controller.listener.names=CONTROLLER\ninter.broker.listener.name=INTERNAL\n\
          offsets.topic.replication.factor=1\noffsets.topic.num.partitions=1\n\

@@ -244,6 +244,15 @@ impl Server {
         String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
     }
 
+    /// Limits how large a file may become that the main process writes to, from now on.
+    pub(super) fn limit_files(&self, bytes: u64) -> Result<(), String> {
+        let id = self.child().as_ref().map(Child::id).ok_or_else(|| format!("{} does not run", self.name))?;
+        // As the servers' user, who may do it to a process of its own; in a container, root may not. Only the soft limit.
+        let mut command = command(Path::new("prlimit"))?;
+        command.arg(format!("--pid={id}")).arg(format!("--fsize={bytes}:"));
+        run(&mut command).map(drop)
+    }
+
     /// Asks the main process to end and waits until it has.
     pub(super) fn stop(&self, signal: Signal) -> Result<(), String> {
         let mut guard = self.child();
