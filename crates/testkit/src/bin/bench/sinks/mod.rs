@@ -9,6 +9,7 @@
 
 mod account;
 mod kafka;
+mod nats;
 mod redis;
 
 use crate::pg::{load, readers, server};
@@ -17,6 +18,7 @@ use crate::{Options, Shape, process};
 use account::{Account, Meter};
 use deltaforge_testkit::servers::{PgVersion, Postgres};
 use kafka::IntoKafka;
+use nats::IntoNats;
 use redis::IntoRedis;
 use std::path::Path;
 use std::rc::Rc;
@@ -79,7 +81,7 @@ struct Own {
 
 fn own(options: &Options) -> Own {
     let mut own = Own {
-        into: ["redis", "kafka"].map(Into::into).to_vec(),
+        into: ["redis", "kafka", "nats"].map(Into::into).to_vec(),
         partitions: vec![1],
         batches: Vec::new(),
         version: PgVersion::V15,
@@ -119,7 +121,8 @@ fn targets(own: &Own) -> Vec<Box<dyn Target>> {
                 let with = |n: &i32| Box::new(IntoKafka::new(broker.clone(), *n)) as Box<dyn Target>;
                 targets.extend(own.partitions.iter().map(with));
             }
-            other => panic!("unknown sink `{other}`: redis or kafka"),
+            "nats" => targets.push(Box::new(IntoNats::start())),
+            other => panic!("unknown sink `{other}`: redis, kafka or nats"),
         }
     }
     targets
