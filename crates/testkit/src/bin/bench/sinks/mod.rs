@@ -289,11 +289,21 @@ impl Bench<'_> {
             let at = rows.iter().position(|row| row.target == Some(target) && row.mode == Mode::Ceiling);
             medians[at.unwrap_or(0)].rate(self.rows)
         };
-        println!(
-            "\n| batch: {} | rows/s | of pg_recvlogical | of its ceiling | CPU s per million: reader | sink's server | walsender | rest | other load | idle cores | events a batch | peak RSS MiB |",
-            self.batch
-        );
-        println!("|---|---|---|---|---|---|---|---|---|---|---|---|");
+        let columns = [
+            "rows/s",
+            "of pg_recvlogical",
+            "of its ceiling",
+            "CPU s per million: reader",
+            "sink's server",
+            "walsender",
+            "rest",
+            "other load",
+            "idle cores",
+            "events a batch",
+            "peak RSS MiB",
+        ];
+        println!("\n| batch: {} | {} |", self.batch, columns.join(" | "));
+        println!("|---{}|", "|---".repeat(columns.len()));
         for (row, account) in rows.iter().zip(&medians) {
             let rate = account.rate(self.rows);
             let million = |seconds: f64| seconds * 1e6 / self.rows as f64;
