@@ -709,7 +709,7 @@ usage: ./dev.sh COMMAND
   check                 formatting, lints, tests, documentation examples
   lint                  formatting, lints, licences only
   bench [pg|mysql|sinks] [--rows N] [--reps N] …
-                        the benchmarks, against real servers, in a release build; sinks: [--into redis,kafka]
+                        the benchmarks, against real servers, in a release build; sinks: [--into redis,kafka,nats]
                         [--partitions 1,6] [--batch YAML] [--skip-default-batch]
   soak                  the tests in their long variants
   setup                 install what is missing: build tools, PostgreSQL 15 and 18, MySQL, MariaDB, Redis, Kafka, NATS; quick when

@@ -204,6 +204,14 @@ impl Nats {
         self.tls.as_ref().expect("this server was started without NatsOptions::tls")
     }
 
+    /// The process that serves, for those who look at what it uses.
+    ///
+    /// # Panics
+    /// While the server is down.
+    pub fn pid(&self) -> u32 {
+        self.server.pid().expect("a server that runs")
+    }
+
     /// What the server has logged since it was made.
     pub fn log(&self) -> String {
         self.server.log()

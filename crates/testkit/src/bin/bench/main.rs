@@ -8,7 +8,7 @@
 //! ```text
 //! bench pg    [--rows N] [--reps N] [--only one|hundred] [--skip-million] [--skip-latency] [--pg 15|18]
 //! bench mysql [--rows N] [--reps N] [--only one|hundred] [--skip-million] [--server mysql|mariadb]
-//! bench sinks [--rows N] [--reps N] [--only one|hundred] [--into redis,kafka] [--partitions 1,6] [--batch YAML]...
+//! bench sinks [--rows N] [--reps N] [--only one|hundred] [--into redis,kafka,nats] [--partitions 1,6] [--batch YAML]...
 //!             [--skip-default-batch] [--pg 15|18]
 //! ```
 #![allow(
