@@ -278,6 +278,27 @@ fn exactly_once_with_dead_letters() {
     engine.stop();
 }
 
+/// In a transaction above the batch limits: what was staged of it is lost with the refusal, it is read again and meets the event
+/// again.
+#[test]
+fn exactly_once_with_dead_letters_inside_a_large_transaction() {
+    let test = Poisoned::new(None);
+    let from = source(&test.postgres.dsn(&test.database), "['public.%']");
+    let sink = redis_sink(&test.redis.uri(), "changes").replace("id: r,", "id: r, exactly_once: true,");
+    let text = pipeline("p", &from, &[&sink]) + "  dlq: { enabled: true }\n  batch: { max_events: 20 }\n";
+    test.home.write("pipeline.yaml", &text);
+    let engine = test.home.start();
+    test.insert(1000, 10);
+    test.wait_delivered(&[1000]);
+    let size = format!("case when g in (50, 75) then {} else 10 end", LIMIT + 1);
+    test.psql(&format!("insert into t select g, repeat('x', {size}) from generate_series(1, 100) g"));
+    test.insert(1001, 10);
+    let good = (1..=100).filter(|id| ![50, 75].contains(id));
+    test.wait_delivered(&[1000].into_iter().chain(good).chain([1001]).collect::<Vec<_>>());
+    assert_eq!(list(&engine)["total"], 2);
+    engine.stop();
+}
+
 /// A sink that the checkpoint does not wait for loses nothing either; the others never notice.
 #[test]
 fn letters_of_an_optional_sink() {
