@@ -40,6 +40,24 @@ fn no_secret_is_shown_and_references_are_as_written() {
 }
 
 #[test]
+fn no_way_to_log_in_to_nats_is_shown() {
+    let yaml = "
+metadata: { name: shop }
+spec:
+  source: { type: postgres, config: { dsn: 'host=h' } }
+  sinks:
+    - { type: nats, config: { id: a, url: 'nats://canary1@h:4222,tls://canary2@g', nkey: canary3 } }
+    - { type: nats, config: { id: b, url: 'nats://u:canary4@h', token: canary5, nkey_file: /etc/nkey } }
+    - { type: nats, config: { id: c, url: 'nats://${TOKEN:-canary6}@h', nkey: '${file:/run/canary7}' } }
+";
+    let shown = document(&loader(&[], &[("/run/canary7", "canary8\n")]), yaml).shown;
+    assert!(!shown.to_string().contains("canary"), "{shown}");
+    let at = |path: &str| shown.pointer(path).cloned().unwrap_or_default();
+    assert_eq!(at("/spec/sinks/0/config/url"), "nats://***@h:4222,tls://***@g");
+    assert_eq!(at("/spec/sinks/1/config/nkey_file"), "/etc/nkey");
+}
+
+#[test]
 fn what_is_shown_can_be_sent_back() {
     let document = secrets();
     let sent = Node::from_json(&document.shown);
