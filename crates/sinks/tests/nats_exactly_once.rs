@@ -184,7 +184,7 @@ async fn an_event_beside_the_stream() {
         for batch in transactions(at) {
             deliver(sink.as_mut(), batch).await.unwrap();
         }
-        let end = transaction(0..at, 1000).pop().and_then(|batch| batch.end().cloned());
+        let end = transaction(at - 1..at, 1000).pop().and_then(|batch| batch.end().cloned());
         let letter = transaction(100..102, 1000).pop().unwrap().without(event_id(101)).beside(end.clone());
         deliver(sink.as_mut(), Arc::new(letter)).await.unwrap();
         drop(sink);

@@ -8,6 +8,7 @@ use common::nats::{self, client, cluster_client, named, row_ids, stream};
 use common::*;
 use deltaforge_core::Batch;
 use deltaforge_core::sink::SinkPlan;
+use deltaforge_core::task::spawn;
 use deltaforge_testkit::servers::{Nats, NatsCluster, NatsOptions, NatsVersion, Proxy};
 use deltaforge_testkit::wait_for_async;
 use futures_util::StreamExt;
@@ -192,7 +193,7 @@ async fn a_strangers_replies_acknowledge_nothing() {
         let mut asked = reader.subscribe("s.events").await.unwrap();
         reader.flush().await.unwrap();
         let stranger = reader.clone();
-        let replies = tokio::spawn(async move {
+        let replies = spawn("replies", async move {
             while let Some(message) = asked.next().await {
                 stranger.publish(message.reply.unwrap(), reply.into()).await.unwrap();
             }

@@ -573,8 +573,9 @@ impl Pump {
         }
         while self.batches.front().is_some_and(|batch| batch.end() <= self.acked) {
             let Some(batch) = self.batches.pop_front() else { break };
-            publish.send_modify(|outcome| outcome.acknowledged += 1);
+            // Whoever waits for the number finds the receipt resolved.
             let _ = batch.done.send(Delivered { bytes: batch.prepared.payload_bytes });
+            publish.send_modify(|outcome| outcome.acknowledged += 1);
             if let Some(next) = self.batches.front_mut() {
                 next.began = Instant::now();
             }
