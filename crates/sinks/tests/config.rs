@@ -320,7 +320,7 @@ fn http() {
     let cases = [
         (json!({ "url": "https://h/../${source.table}" }), "url", "form", "no parts of a path"),
         (json!({ "url": "https://h/%2E/${source.table}" }), "url", "form", "no parts of a path"),
-        (json!({ "url": "https://h$${a}/x" }), "url", "form", "expected"),
+        (json!({ "url": "https://h${source.table}/x" }), "url", "form", "must be written out"),
         (
             json!({ "signature": { "secret": "canary", "header": "DF-Key" } }),
             "signature.header",

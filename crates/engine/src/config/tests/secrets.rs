@@ -46,15 +46,15 @@ metadata: { name: shop }
 spec:
   source: { type: postgres, config: { dsn: 'host=h' } }
   sinks:
-    - { type: nats, config: { id: a, url: 'nats://canary1@h:4222,tls://canary2@g', nkey: canary3 } }
-    - { type: nats, config: { id: b, url: 'nats://u:canary4@h', token: canary5, nkey_file: /etc/nkey } }
-    - { type: nats, config: { id: c, url: 'nats://${TOKEN:-canary6}@h', nkey: '${file:/run/canary7}' } }
+    - { type: redis, config: { id: a, uri: 'nats://canary1@h:4222,tls://canary2@g', headers: { nkey: canary3 } } }
+    - { type: redis, config: { id: b, uri: 'nats://u:canary4@h', headers: { token: canary5, nkey_file: /etc/nkey } } }
+    - { type: redis, config: { id: c, uri: 'nats://${TOKEN:-canary6}@h', headers: { nkey: '${file:/run/canary7}' } } }
 ";
     let shown = document(&loader(&[], &[("/run/canary7", "canary8\n")]), yaml).shown;
     assert!(!shown.to_string().contains("canary"), "{shown}");
     let at = |path: &str| shown.pointer(path).cloned().unwrap_or_default();
-    assert_eq!(at("/spec/sinks/0/config/url"), "nats://***@h:4222,tls://***@g");
-    assert_eq!(at("/spec/sinks/1/config/nkey_file"), "/etc/nkey");
+    assert_eq!(at("/spec/sinks/0/config/uri"), "nats://***@h:4222,tls://***@g");
+    assert_eq!(at("/spec/sinks/1/config/headers/nkey_file"), "/etc/nkey");
 }
 
 #[test]
