@@ -12,6 +12,8 @@ use serde_json::Value;
 
 const LIMIT: usize = 50;
 const MOST: usize = 1000;
+/// Where a page ends, however many entries are asked for.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 /// `GET /pipelines/{name}/dlq`
 pub(crate) async fn list(
@@ -19,7 +21,8 @@ pub(crate) async fn list(
     Path(name): Path<String>,
     uri: Uri,
 ) -> Result<Json<DlqJson>, Problem> {
-    let mut wanted = DeadLetterQuery { limit: LIMIT, ..DeadLetterQuery::default() };
+    let mut wanted =
+        DeadLetterQuery { limit: LIMIT, shown_bytes: Some(MOST_BYTES), ..DeadLetterQuery::default() };
     for (key, value) in query::pairs(&uri)? {
         match key.as_str() {
             "limit" => match value.parse() {

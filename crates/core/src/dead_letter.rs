@@ -53,9 +53,18 @@ pub struct DeadLetterQuery {
     pub sink: Option<String>,
     /// Only those of this kind.
     pub kind: Option<String>,
+    /// For showing, not for delivering: [`NewDeadLetter::frozen`] stays empty, and the page ends with the entry that makes its
+    /// events longer than so many bytes together.
+    pub shown_bytes: Option<usize>,
 }
 
 impl DeadLetterQuery {
+    /// Whether the page ends behind an entry; `so_far` is what the page's events take, and begins with 0.
+    pub fn ends_behind(&self, entry: &NewDeadLetter, so_far: &mut usize) -> bool {
+        *so_far = so_far.saturating_add(entry.event.len());
+        self.shown_bytes.is_some_and(|most| *so_far > most)
+    }
+
     /// Whether an entry passes sink and kind.
     pub fn passes(&self, entry: &NewDeadLetter) -> bool {
         self.sink.as_ref().is_none_or(|sink| *sink == entry.sink)

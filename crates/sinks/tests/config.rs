@@ -270,6 +270,25 @@ fn nats() {
         (json!({ "stream": null, "exactly_once": true }), "exactly_once", "conflict", "needs JetStream"),
         (json!({ "stream": null, "create_stream": {} }), "create_stream", "conflict", "needs JetStream"),
         (json!({ "create_stream": { "replicas": 6 } }), "create_stream.replicas", "range", ""),
+        (
+            json!({ "create_stream": { "subjects": ["a..b"] } }),
+            "create_stream.subjects",
+            "form",
+            "empty tokens",
+        ),
+        (
+            json!({ "create_stream": { "subjects": ["a.>.b"] } }),
+            "create_stream.subjects",
+            "form",
+            "last token",
+        ),
+        (
+            json!({ "create_stream": { "subjects": ["shop.a b"] } }),
+            "create_stream.subjects",
+            "form",
+            "blanks",
+        ),
+        (json!({ "create_stream": { "subjects": ["store.>"] } }), "create_stream", "conflict", "take none"),
         (json!({ "create_stream": { "storage": "tape" } }), "create_stream.storage", "choice", ""),
         (
             json!({ "create_stream": { "max_age_secs": 60 } }),
@@ -293,4 +312,39 @@ fn nats() {
     }
     let exactly = json!({ "url": "nats://h", "subject": "a", "stream": "S", "exactly_once": true });
     assert!(parse("nats", exactly, None).unwrap().exactly_once());
+}
+
+#[test]
+fn http() {
+    let base = json!({ "url": "https://h/x" });
+    let cases = [
+        (json!({ "url": "https://h/../${source.table}" }), "url", "form", "no parts of a path"),
+        (json!({ "url": "https://h/%2E/${source.table}" }), "url", "form", "no parts of a path"),
+        (json!({ "url": "https://h${source.table}/x" }), "url", "form", "must be written out"),
+        (
+            json!({ "signature": { "secret": "canary", "header": "DF-Key" } }),
+            "signature.header",
+            "conflict",
+            "`df-key` is a header",
+        ),
+        (
+            json!({ "signature": { "secret": "canary", "header": "content-length" } }),
+            "signature.header",
+            "conflict",
+            "`content-length` is a header",
+        ),
+        (
+            json!({ "url": "https://u:canary@h", "signature": { "secret": "canary", "header": "Authorization" } }),
+            "signature",
+            "conflict",
+            "contradicts",
+        ),
+        (
+            json!({ "headers": { "X-Signed": "a" }, "signature": { "secret": "canary", "header": "x-signed" } }),
+            "headers",
+            "conflict",
+            "`x-signed` is a header",
+        ),
+    ];
+    refuse("http", base, &cases);
 }

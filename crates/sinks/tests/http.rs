@@ -221,6 +221,35 @@ fn openssl_hmac(secret: &str, message: &[u8]) -> String {
     answer.trim().rsplit(' ').next().unwrap().to_owned()
 }
 
+/// A row's value must not take the parts before it away.
+#[tokio::test]
+async fn a_path_that_a_row_would_shorten() {
+    let web = Web::start().await;
+    let config = json!({ "url": format!("{}/${{after.pad}}/end", web.url("a/b")) });
+    let mut sink = open(&plan("http", config)).await;
+    let row = |pad| batch_of(&[Row { table: "t", op: Op::Create, id: 7, old_id: None, pad }]);
+    for pad in ["..", "."] {
+        let fault = deliver(sink.as_mut(), row(pad)).await.unwrap_err();
+        assert_eq!((fault.class(), fault.code()), (Class::Data, "http.bad_url"), "{pad}");
+        assert_eq!(fault.event_id(), Some(event_id(7).to_string().as_str()));
+    }
+    for pad in ["...", ".a", "%2e", "../.."] {
+        deliver(sink.as_mut(), row(pad)).await.unwrap();
+    }
+    let paths: Vec<String> = web.seen().iter().map(|seen| seen.uri.path().to_owned()).collect();
+    assert_eq!(paths, ["/a/b/.../end", "/a/b/.a/end", "/a/b/%252e/end", "/a/b/..%2F../end"]);
+}
+
+/// `$${` is a plain `${`, which fills nothing in.
+#[tokio::test]
+async fn a_constant_url_with_a_plain_reference() {
+    let web = Web::start().await;
+    deliver(open(&plan("http", json!({ "url": web.url("a/$${b}/c") }))).await.as_mut(), batch(0..1, 9))
+        .await
+        .unwrap();
+    assert_eq!(web.seen()[0].uri.path(), "/a/$%7Bb%7D/c");
+}
+
 #[tokio::test]
 async fn signatures_verify() {
     let web = Web::start().await;
@@ -254,16 +283,11 @@ async fn faults_of_the_network() {
 
     // One that hangs up.
     let mut sink = open(&plan).await;
-    let hangs_up = std::thread::spawn(move || {
-        // The connections that `open` and the request above made come first.
-        for stream in silent.incoming().take(4) {
-            drop(stream);
-        }
-    });
+    // For good: a listener that goes away with the last connection it was to take refuses the next.
+    std::thread::spawn(move || silent.incoming().for_each(drop));
     let fault = deliver(sink.as_mut(), batch(0..1, 1)).await.unwrap_err();
     assert_eq!((fault.class(), fault.code()), (Class::Retry, "http.connection_lost"));
     assert!(!fault.to_string().contains("hunter2"), "{fault}");
-    hangs_up.join().unwrap();
 }
 
 #[tokio::test]

@@ -215,6 +215,10 @@ async fn streams_that_cannot_be_written_to() {
         (json!({ "stream": "other", "subject": "shop.x" }), "nats.subject_not_taken"),
         (json!({ "stream": "queue", "subject": "queue.x", "exactly_once": true }), "nats.retention"),
         (json!({ "stream": "mine", "subject": "other.x", "create_stream": {} }), "nats.subjects_overlap"),
+        (
+            json!({ "stream": "three", "subject": "three.x", "create_stream": { "replicas": 3 } }),
+            "nats.create_stream",
+        ),
     ] {
         assert_eq!(shown(&refused(&config(more)).await), (Class::Config, code));
     }
@@ -268,6 +272,36 @@ async fn an_event_above_the_limits_between_good_ones() {
         let largest = "x".repeat(limit - 2048);
         deliver(sink.as_mut(), batch_of(&[row(503, largest.as_str())])).await.unwrap();
         sink.close().await;
+    }
+}
+
+/// What the server would end the connection for, or JetStream refuse, names its event before anything is sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn subjects_and_headers_at_their_limits() {
+    let server = start(NatsOptions::default());
+    let reader = client(&server).await;
+    let exactly = json!({ "exactly_once": true });
+    for (name, more, code, most) in [
+        ("s", json!({ "subject": "s.${after.pad}" }), "nats.subject", 3_900 - 2),
+        ("t", json!({ "headers": { "big": "${after.pad}" } }), "nats.event_too_large", 65_535 - 1_024),
+        (
+            "u",
+            with(json!({ "headers": { "big": "${after.pad}" } }), exactly),
+            "nats.event_too_large",
+            65_535 - 1_536,
+        ),
+    ] {
+        stream(&reader, named(name)).await;
+        let plan = plan("nats", with(nats::config(&server, name), more));
+        let mut sink = open(&plan).await;
+        sink.take_over(&origin()).await.unwrap();
+        let pad = "x".repeat(most);
+        let row = |id, pad| Row { table: "t", op: Op::Create, id, old_id: None, pad };
+        deliver(sink.as_mut(), batch_of(&[row(1, pad.as_str())])).await.unwrap();
+        let pad = "x".repeat(most + 1_536);
+        let fault = deliver(sink.as_mut(), batch_of(&[row(2, "a"), row(3, pad.as_str())])).await.unwrap_err();
+        assert_eq!(shown(&fault), (Class::Data, code));
+        assert_eq!(fault.event_id(), Some(event_id(3).to_string().as_str()));
     }
 }
 

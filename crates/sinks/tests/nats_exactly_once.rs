@@ -10,7 +10,7 @@ use deltaforge_core::batch::{BatchBuilder, Limits, TransactionHead};
 use deltaforge_core::fault::Class;
 use deltaforge_core::schema::{Column, TableName};
 use deltaforge_core::sink::{Held, Sink, SinkPlan};
-use deltaforge_core::{Batch, Fault, Op, Position, TableSchema, Value};
+use deltaforge_core::{Batch, EventId, Fault, Op, Position, TableSchema, Value};
 use deltaforge_testkit::servers::{Nats, NatsCluster, NatsOptions, NatsVersion, Proxy};
 use deltaforge_testkit::wait_for_async;
 use serde_json::json;
@@ -171,6 +171,34 @@ async fn what_is_held_is_known_after_each_step() {
         let marks: Vec<bool> =
             stored(&reader, "s").await.iter().map(|m| m.header("df-end").is_some()).collect();
         assert_eq!(marks.iter().filter(|mark| **mark).count(), 4, "one mark per batch with an end");
+    }
+}
+
+/// An event that comes again beside the stream, as a dead letter does, leaves the stream's last event what it was.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_event_beside_the_stream() {
+    for (version, at) in [(NatsVersion::Newest, 30), (NatsVersion::V2_9, 30), (NatsVersion::Newest, 0)] {
+        let server = Nats::start(&NatsOptions { version, ..Default::default() }).unwrap();
+        let plan = exactly(&server.url(), "s");
+        let (mut sink, _) = reopened(&plan).await;
+        for batch in transactions(at) {
+            deliver(sink.as_mut(), batch).await.unwrap();
+        }
+        let end = transaction(at - 1..at, 1000).pop().and_then(|batch| batch.end().cloned());
+        let letter = transaction(100..102, 1000).pop().unwrap().without(event_id(101)).beside(end.clone());
+        deliver(sink.as_mut(), Arc::new(letter)).await.unwrap();
+        drop(sink);
+        let (mut sink, there) = reopened(&plan).await;
+        let last = if at == 0 { EventId::default() } else { event_id(at - 1) };
+        assert_eq!(there.map(|held| (held.event, held.inside)), Some((last, 0)));
+        // Also after it was opened anew.
+        let letter = transaction(102..103, 1000).pop().unwrap().without(event_id(0)).beside(end);
+        deliver(sink.as_mut(), Arc::new(letter)).await.unwrap();
+        deliver(sink.as_mut(), transaction(30..40, 4).remove(0)).await.unwrap();
+        drop(sink);
+        let (sink, there) = reopened(&plan).await;
+        assert_eq!(there, held(at, 33, 4), "what came beside the stream is not counted");
+        sink.close().await;
     }
 }
 
@@ -394,6 +422,23 @@ async fn batches_of_every_size() {
     assert_eq!(row_ids(&reader, "s").await, (0..at).collect::<Vec<_>>());
     sink.close().await;
     assert_eq!(reopened(&plan).await.1, held(at, at - 1, 0));
+}
+
+/// An atomic batch above what may be under way: its staged messages have no answers that would make room.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_atomic_batch_above_the_window() {
+    let server = Nats::start(&NatsOptions::default()).unwrap();
+    let reader = client(&server).await;
+    let plan = exactly(&server.url(), "s");
+    let (mut sink, _) = reopened(&plan).await;
+    for at in [0, 1000] {
+        let delivered = deliver(sink.as_mut(), batch(at..at + 1000, 40_000)).await.unwrap();
+        assert!(delivered.bytes > 2 * 16 * 1024 * 1024);
+    }
+    let stored = stored(&reader, "s").await;
+    assert_eq!(ids(&stored.iter().map(Stored::event).collect::<Vec<_>>()), (0..2000).collect::<Vec<_>>());
+    assert_eq!(stored[999].header("Nats-Batch-Commit"), Some("1"));
+    sink.close().await;
 }
 
 /// The stream's setting, or the server's limit, forbids atomic batches after all: the chain alone serves.

@@ -8,8 +8,10 @@ use common::nats::{self, client, cluster_client, named, row_ids, stream};
 use common::*;
 use deltaforge_core::Batch;
 use deltaforge_core::sink::SinkPlan;
+use deltaforge_core::task::spawn;
 use deltaforge_testkit::servers::{Nats, NatsCluster, NatsOptions, NatsVersion, Proxy};
 use deltaforge_testkit::wait_for_async;
+use futures_util::StreamExt;
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -179,6 +181,32 @@ async fn a_stream_deleted_under_load_is_waited_for() {
     stream(&reader, Config { subjects: vec!["elsewhere".into()], ..named("s") }).await;
     assert_eq!(deliver(sink.as_mut(), batch(200..300, 10)).await.unwrap_err().code(), "nats.no_stream");
     assert_eq!(plan.open(&context()).await.err().unwrap().code(), "nats.subject_not_taken");
+}
+
+/// Who is subscribed to the subject may reply as well: what it says is no acknowledgement.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_strangers_replies_acknowledge_nothing() {
+    for reply in ["", "ok", "{\"seq\":1}", "{\"stream\":\"other\",\"seq\":1}"] {
+        let server = Nats::start(&NatsOptions::default()).unwrap();
+        let reader = client(&server).await;
+        stream(&reader, named("s")).await;
+        let mut asked = reader.subscribe("s.events").await.unwrap();
+        reader.flush().await.unwrap();
+        let stranger = reader.clone();
+        let replies = spawn("replies", async move {
+            while let Some(message) = asked.next().await {
+                stranger.publish(message.reply.unwrap(), reply.into()).await.unwrap();
+            }
+        });
+        let mut sink = open(&impatient(&server.url(), "s")).await;
+        deliver(sink.as_mut(), batch(0..100, 10)).await.unwrap();
+        assert_eq!(count(&reader, "s").await, 100, "{reply:?}");
+        // Now nobody answers but the stranger.
+        jetstream::new(reader.clone()).delete_stream("s").await.unwrap();
+        let fault = deliver(sink.as_mut(), batch(100..200, 10)).await.unwrap_err();
+        assert_eq!(fault.code(), "nats.timeout", "{reply:?}");
+        replies.abort();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

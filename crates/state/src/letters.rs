@@ -34,7 +34,16 @@ impl Letters {
     pub(crate) fn page(&self, query: &DeadLetterQuery) -> DeadLetterPage {
         let passing = || self.entries.values().filter(|e| query.passes(&e.entry));
         let mut behind = passing().filter(|e| e.id > query.after);
-        let entries: Vec<_> = behind.by_ref().take(query.limit).cloned().collect();
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        while entries.len() < query.limit
+            && let Some(letter) = behind.next()
+        {
+            let frozen = if query.shown_bytes.is_some() { Vec::new() } else { letter.entry.frozen.clone() };
+            entries.push(DeadLetter { entry: NewDeadLetter { frozen, ..letter.entry.clone() }, ..*letter });
+            if query.ends_behind(&letter.entry, &mut bytes) {
+                break;
+            }
+        }
         DeadLetterPage { entries, more: behind.next().is_some(), total: passing().count() as u64 }
     }
 

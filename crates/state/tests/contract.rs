@@ -5,7 +5,7 @@ mod common;
 
 use common::{Store, checkpoint, fails, letter, position, record, store_tests};
 use deltaforge_core::checkpoint::{Checkpoint, SinkProgress};
-use deltaforge_core::dead_letter::{Appended, DeadLetter, DeadLetterQuery, Room, Which};
+use deltaforge_core::dead_letter::{Appended, DeadLetter, DeadLetterQuery, NewDeadLetter, Room, Which};
 use deltaforge_core::schema::SchemaRecord;
 use deltaforge_core::task::spawn;
 use deltaforge_core::{Class, Epoch, Position};
@@ -356,15 +356,30 @@ async fn dead_letters_are_kept_as_stored(mut store: Store) {
 
 async fn dead_letters_are_listed_in_parts(store: Store) {
     let (ids, _) = stored(&store, 20).await;
-    let query = DeadLetterQuery { limit: 3, after: ids[3], sink: Some("even".into()), kind: None };
+    let query = DeadLetterQuery { limit: 3, after: ids[3], sink: Some("even".into()), ..all() };
     let page = store.dead_letters("s", &query).await.unwrap();
     let numbers = |page: &[DeadLetter]| page.iter().map(|e| e.entry.event_id.clone()).collect::<Vec<_>>();
     assert_eq!(numbers(&page.entries), ["event-6", "event-8", "event-10"]);
     assert_eq!((page.more, page.total), (true, 10), "the total is that of the filters alone");
-    let query = DeadLetterQuery { kind: Some("route".into()), limit: 3, after: 0, sink: query.sink };
+    let query = DeadLetterQuery { kind: Some("route".into()), after: 0, ..query };
     let page = store.dead_letters("s", &query).await.unwrap();
     assert_eq!(numbers(&page.entries), ["event-6", "event-12", "event-18"]);
     assert_eq!((page.more, page.total), (false, 3));
+    // For showing: without what is stored for delivering, and not above so many bytes.
+    let bytes = |n: usize| (1..=n as u64).map(|n| letter(n).event.len()).sum::<usize>();
+    for (most, shown, more) in [
+        (bytes(4), 5, true),
+        (bytes(5) - 1, 5, true),
+        (0, 1, true),
+        (bytes(20), 20, false),
+        (bytes(19), 20, false),
+    ] {
+        let page =
+            store.dead_letters("s", &DeadLetterQuery { shown_bytes: Some(most), ..all() }).await.unwrap();
+        assert_eq!((page.entries.len(), page.more, page.total), (shown, more, 20), "{most}");
+        let stripped = |n| NewDeadLetter { frozen: Vec::new(), ..letter(n) };
+        assert!((1..).zip(&page.entries).all(|(n, found)| found.entry == stripped(n)));
+    }
 }
 
 async fn a_letter_stored_again_is_the_same_letter(mut store: Store) {

@@ -11,9 +11,12 @@ pub const MASK: &str = "***";
 /// Whether the value of a key, header or query parameter of this name is a secret.
 pub fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase().replace('_', "-");
-    ["password", "passwd", "pwd", "token", "secret", "auth", "api-key", "apikey"]
-        .iter()
-        .any(|word| name.contains(word))
+    // The seed of a user's key; `nkey-file` names a file.
+    let is_seed = name == "nkey" || name.ends_with("-nkey") || name.ends_with(".nkey");
+    is_seed
+        || ["password", "passwd", "pwd", "token", "secret", "auth", "api-key", "apikey"]
+            .iter()
+            .any(|word| name.contains(word))
 }
 
 /// The text with every secret in it masked.
@@ -58,13 +61,25 @@ fn url_password(text: &str, at: usize) -> Option<Range<usize>> {
     let path_end = url.find('?').unwrap_or(url.len());
     // As the parser of URLs does: the last `@` ends the user information, since a password may hold one, and `/`, too.
     let user_end = url[..path_end].rfind('@').or_else(|| url.rfind('@'))?;
-    let colon = url[..user_end].find(':')?;
+    let of_nats = is_of_nats(text, at);
+    let Some(colon) = url[..user_end].find(':') else {
+        // A user alone is a token there.
+        return of_nats.then_some(start..start + user_end);
+    };
     let after = &url[colon + 1..user_end];
     let port = after.find(['/', '?', ',']).map(|end| &after[..end]);
-    if port.is_some_and(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit())) {
+    // Those have no paths, which may hold an `@`.
+    if !of_nats && port.is_some_and(|port| !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit())) {
         return None;
     }
     Some(start + colon + 1..start + user_end)
+}
+
+/// Whether the URL whose `://` stands at `at` is that of a NATS server.
+fn is_of_nats(text: &str, at: usize) -> bool {
+    let scheme = text[..at].rfind(|c: char| !c.is_ascii_alphanumeric()).map_or(0, |i| i + 1);
+    let scheme = (scheme..=at).find(|i| text.is_char_boundary(*i)).unwrap_or(at);
+    ["nats", "tls"].iter().any(|known| text[scheme..at].eq_ignore_ascii_case(known))
 }
 
 /// Where the URL ends whose `://` stands at `at`: at the next URL, at the quote that closes the one before it, or at white
@@ -139,6 +154,11 @@ mod tests {
             ("http://host:8080/a@b", "http://host:8080/a@b"),
             ("https://host/a?mail=a@b", "https://host/a?mail=a@b"),
             ("nats://a:b@x,nats://c:d@y", "nats://a:***@x,nats://c:***@y"),
+            ("nats://tok/en@h:4222", "nats://***@h:4222"),
+            ("tls://a@x,NATS://b@y,nats://z", "tls://***@x,NATS://***@y,nats://z"),
+            ("cannot reach `nats://t@h`", "cannot reach `nats://***@h`"),
+            ("nats://@h", "nats://@h"),
+            ("nats://h:4222,t@g", "nats://h:***@g"),
             ("http://h/?auth_token=x&y=1", "http://h/?auth_token=***&y=1"),
             ("host=h password=pw dbname=d", "host=h password=*** dbname=d"),
             ("host=h password = 'p \\' w' dbname=d", "host=h password = *** dbname=d"),
@@ -163,10 +183,12 @@ mod tests {
             "Authorization",
             "client.secret",
             "sslpassword",
+            "nkey",
+            "NKEY",
         ] {
             assert!(is_secret_name(name), "{name}");
         }
-        for name in ["user", "stream", "key", "slot", "keepalive"] {
+        for name in ["user", "stream", "key", "nkey_file", "monkey", "slot", "keepalive"] {
             assert!(!is_secret_name(name), "{name}");
         }
     }

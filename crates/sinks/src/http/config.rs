@@ -84,6 +84,15 @@ impl Settings {
         let (target, encrypted, authorization) = target?;
         let tls_mode = tls_mode(fields, &tls, encrypted);
         if let Some(authorization) = authorization {
+            if signature.as_ref().is_some_and(|s| s.header == header::AUTHORIZATION) {
+                let message = "`signature.header: authorization` contradicts the user and password in `url`";
+                fields.error(
+                    "signature",
+                    FindingClass::Conflict,
+                    message,
+                    Some("choose another name".into()),
+                );
+            }
             let given = filled.iter().any(|(name, _)| *name == header::AUTHORIZATION);
             if given || constant.contains_key(header::AUTHORIZATION) {
                 let message = "`authorization` contradicts the user and password in `url`";
@@ -118,14 +127,18 @@ fn url(fields: &mut Fields<'_>, text: &str) -> Option<(Target, bool, Option<Head
         Ok(template) => template,
         Err(why) => return wrong(why),
     };
-    let literal = text.find("${").map_or(text, |at| &text[..at]);
+    // Not cut at the first `${` of the text: `$${` is a plain one.
+    let literal = template.constant_prefix().unwrap_or_default();
     let after_scheme = literal.find("://").map_or(literal.len(), |at| at + 3);
     // What an event fills in must not choose the server: a row could send the stream to any host.
-    if literal.len() < text.len() && !literal[after_scheme..].contains(['/', '?']) {
+    if template.is_constant().is_none() && !literal[after_scheme..].contains(['/', '?']) {
         return wrong("the host must be written out: only what follows its `/` may be filled in".into());
     }
     if text.contains('#') {
         return wrong("`#` must be written as `%23`".into());
+    }
+    if template.is_constant().is_none() && has_dot_segment(text.as_bytes()) {
+        return wrong("`.` and `..` are no parts of a path that is filled in".into());
     }
     let Ok(mut url) = Url::parse(literal) else {
         return wrong("expected `http://` or `https://`, a host and a path".into());
@@ -154,6 +167,22 @@ fn url(fields: &mut Fields<'_>, text: &str) -> Option<(Target, bool, Option<Head
     without_user(&mut url);
     let constant = template.is_constant().is_some().then_some(url);
     Some((Target { template, address, constant }, encrypted, authorization.flatten()))
+}
+
+/// Whether a part of the URL's path is `.` or `..`, however it is written: such a part, and the one before it, would vanish.
+pub(super) fn has_dot_segment(url: &[u8]) -> bool {
+    let end = url.iter().position(|byte| *byte == b'?').unwrap_or(url.len());
+    url[..end].split(|byte| matches!(byte, b'/' | b'\\')).any(|part| {
+        let (mut rest, mut dots) = (part, 0);
+        while !rest.is_empty() {
+            rest = match rest {
+                [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] => rest,
+                _ => return false,
+            };
+            dots += 1;
+        }
+        matches!(dots, 1 | 2)
+    })
 }
 
 /// A URL must not carry what is sent as a header, if only because it may be shown.
@@ -228,6 +257,14 @@ fn signature(fields: &mut Fields<'_>) -> Option<Signature> {
         fields.form("header", "expected the name of a header", None);
         return None;
     };
+    if let Some(taken) = [&header, &timestamp]
+        .into_iter()
+        .find(|name| OURS.contains(&name.as_str()) || OF_THE_CONNECTION.contains(&name.as_str()))
+    {
+        let message = format!("`{taken}` is a header that the sink or the connection writes itself");
+        fields.error("header", FindingClass::Conflict, message, Some("choose another name".into()));
+        return None;
+    }
     Some(Signature { secret: secret?, header, timestamp })
 }
 

@@ -7,7 +7,7 @@
 //! batch mode   [{event},{event}][{event}]      a new array begins where URL or headers change
 //! ```
 
-use super::config::{Settings, without_user};
+use super::config::{Settings, has_dot_segment, without_user};
 use bytes::Bytes;
 use deltaforge_core::fault::{Class, Kind};
 use deltaforge_core::sink::SinkContext;
@@ -153,7 +153,8 @@ impl Writer {
         if self.settings.target.constant.is_some() {
             return Ok(None);
         }
-        let parsed = std::str::from_utf8(&self.url).ok().and_then(|text| Url::parse(text).ok());
+        let text = std::str::from_utf8(&self.url).ok().filter(|text| !has_dot_segment(text.as_bytes()));
+        let parsed = text.and_then(|text| Url::parse(text).ok());
         let Some(mut url) = parsed else {
             let message = "the event makes no URL of the template in `url`";
             return Err(Fault::new(Class::Data, "http.bad_url", message).kind(Kind::Route).event(event));

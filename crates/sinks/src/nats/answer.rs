@@ -33,7 +33,7 @@ pub(super) fn api_error(payload: &[u8]) -> Option<ApiError> {
 }
 
 /// The sequence in an acknowledgement: `{"stream":"S","seq":7}`.
-pub(super) fn sequence(payload: &[u8]) -> Option<u64> {
+fn sequence(payload: &[u8]) -> Option<u64> {
     let at = memmem::find(payload, b"\"seq\":")? + 6;
     let digits = payload[at..].iter().skip_while(|b| **b == b' ').take_while(|b| b.is_ascii_digit());
     digits.fold(None, |n: Option<u64>, digit| {
@@ -41,9 +41,57 @@ pub(super) fn sequence(payload: &[u8]) -> Option<u64> {
     })
 }
 
+/// Recognises a stream's acknowledgements. A reply may come from anybody who is subscribed to the subject, so nothing else counts.
+#[derive(Clone, Debug)]
+pub(super) struct Acknowledgements {
+    stream: String,
+    /// The stream's name as most answers hold it.
+    member: Vec<u8>,
+}
+
+impl Acknowledgements {
+    pub(super) fn of(stream: &str) -> Acknowledgements {
+        let member = format!("\"stream\":{}", serde_json::Value::from(stream)).into_bytes();
+        Acknowledgements { stream: stream.to_owned(), member }
+    }
+
+    /// The sequence in an acknowledgement of the stream; `None`: this is none.
+    pub(super) fn sequence(&self, payload: &[u8]) -> Option<u64> {
+        let sequence = sequence(payload)?;
+        if memmem::find(payload, &self.member).is_some() {
+            return Some(sequence);
+        }
+        // Written with blanks or other escapes.
+        let answer: serde_json::Value = serde_json::from_slice(payload).ok()?;
+        (answer["stream"].as_str() == Some(self.stream.as_str())).then(|| answer["seq"].as_u64()).flatten()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_streams_own_acknowledgement_is_one() {
+        let acknowledgements = Acknowledgements::of("S & <T>");
+        let sequence = |text: &str| acknowledgements.sequence(text.as_bytes());
+        assert_eq!(sequence("{\"stream\":\"S & <T>\",\"seq\":7}"), Some(7));
+        assert_eq!(
+            sequence("{\"stream\": \"S \\u0026 \\u003cT>\", \"domain\": \"hub\", \"seq\": 7}"),
+            Some(7)
+        );
+        for stranger in [
+            "",
+            "ok",
+            "{}",
+            "{\"seq\":7}",
+            "{\"stream\":\"S & <T>\"}",
+            "{\"stream\":\"S\",\"seq\":7}",
+            "\"seq\":7",
+        ] {
+            assert_eq!(sequence(stranger), None, "{stranger}");
+        }
+    }
 
     #[test]
     fn answers() {

@@ -86,6 +86,7 @@ impl Settings {
         };
         let stream = stream_name(fields);
         let create_stream = fields.map("create_stream", new_stream);
+        check_taken(fields, create_stream.as_ref(), &subject_filter);
         let key = template(fields, "key");
         let headers = headers(fields);
         let exactly_once = fields.bool("exactly_once", false);
@@ -146,8 +147,30 @@ fn stream_name(fields: &mut Fields<'_>) -> Option<String> {
     Some(name)
 }
 
+/// A stream that takes nothing of ours must not be made.
+fn check_taken(fields: &mut Fields<'_>, new: Option<&NewStream>, filter: &str) {
+    let Some(new) = new.filter(|new| !new.subjects.is_empty() && !filter.is_empty()) else { return };
+    let wrong = new.subjects.iter().any(|taken| subject::check_pattern(taken).is_err());
+    if !wrong && !new.subjects.iter().any(|taken| subject::takes(taken, filter, false)) {
+        let message = format!("`create_stream.subjects` take none of the subjects `{filter}`");
+        fields.error(
+            "create_stream",
+            FindingClass::Conflict,
+            message,
+            Some("leave `subjects` out, or add it".into()),
+        );
+    }
+}
+
 fn new_stream(f: &mut Fields<'_>) -> NewStream {
     let subjects = f.texts("subjects").unwrap_or_default();
+    if let Some(why) = subjects.iter().find_map(|taken| subject::check_pattern(taken).err()) {
+        f.form(
+            "subjects",
+            why,
+            Some("tokens separated by dots, `*` for one, `>` for the rest: orders.>".into()),
+        );
+    }
     let replicas = f.int("replicas", 1, 1..=5) as u32;
     let memory = f.choice("storage", &["file", "memory"], &[], "file") == "memory";
     let max_age = Duration::from_secs(f.int("max_age_secs", 0, 0..=i64::from(u32::MAX)) as u64);

@@ -42,6 +42,11 @@ impl ServerInfo {
     }
 }
 
+/// What a server's `INFO` says of `max_payload`: it is sent again when a user is logged in and when the configuration changes.
+pub(super) fn max_payload(info: &[u8]) -> Option<usize> {
+    ServerInfo::parse(info).map(|info| info.max_payload)
+}
+
 /// A stream of bytes either way.
 pub(super) trait Socket: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Socket for T {}
@@ -100,6 +105,10 @@ async fn dial(settings: &Settings, address: &Address, key: &Key, name: &str) -> 
                 .kind(Kind::Tls)
                 .hint("give the server a `tls` block, or write nats://"));
         }
+        // What came unencrypted must not be taken for what the server says encrypted.
+        if !connection.input.is_empty() {
+            return Err(malformed(address, &protocol::Malformed("more than a greeting before encryption")));
+        }
         // Read anew for each connection, so that renewed certificates are taken without a restart.
         let config = deltaforge_net::tls::client_config(&settings.tls, settings.tls_mode)?;
         let stream = deltaforge_net::tls::connect(&config, &address.host, connection.socket).await?;
@@ -147,7 +156,12 @@ impl Connection {
             if let Some((op, used)) =
                 protocol::parse(&self.input).map_err(|what| malformed(&self.address, &what))?
             {
-                let bytes = self.input.drain(..used).collect();
+                let bytes: Vec<u8> = self.input.drain(..used).collect();
+                if let Op::Info(text) = &op
+                    && let Some(most) = max_payload(&bytes[text.clone()])
+                {
+                    self.info.max_payload = most;
+                }
                 return Ok((op, bytes));
             }
             let read = self.socket.read_buf(&mut self.input).await.map_err(|e| broken(&self.address, &e))?;

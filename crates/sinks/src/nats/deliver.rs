@@ -7,9 +7,10 @@ use super::stream::Ask;
 use async_trait::async_trait;
 use deltaforge_core::sink::{Delivered, Delivery, Held, Receipt, Sink};
 use deltaforge_core::task::Task;
-use deltaforge_core::{Batch, Fault, Position};
+use deltaforge_core::{Batch, EventId, Fault, Position};
 use deltaforge_net::address::Address;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// The pump, seen from the sink.
@@ -18,6 +19,8 @@ pub(super) struct Handle {
     pub(super) jobs: mpsc::Sender<Job>,
     pub(super) outcome: watch::Receiver<Outcome>,
     pub(super) task: Task<()>,
+    /// The server's, as it has told last.
+    pub(super) max_payload: Arc<AtomicUsize>,
 }
 
 impl Handle {
@@ -72,13 +75,16 @@ pub(super) struct Exactly {
     pub(super) before: Option<Position>,
     /// Events that were sent behind it.
     pub(super) inside: u64,
+    /// The stream's last event that was sent.
+    pub(super) last: EventId,
 }
 
 /// An open sink.
 pub(super) struct NatsSink {
     pub(super) handle: Handle,
     pub(super) messages: Messages,
-    pub(super) limit: Limit,
+    /// The stream's, if it has one.
+    pub(super) limit: Option<Limit>,
     pub(super) exactly: Option<Exactly>,
     /// Batches handed over.
     pub(super) begun: u64,
@@ -89,7 +95,13 @@ pub(super) struct NatsSink {
 impl NatsSink {
     async fn hand_over(&mut self, batch: &Batch) -> Result<Receipt, Fault> {
         let before = self.exactly.as_ref().and_then(|exactly| exactly.before.as_ref());
-        let mut prepared = match self.messages.prepare(batch, before, self.limit) {
+        let last = self.exactly.as_ref().map_or_else(EventId::default, |exactly| exactly.last);
+        let payload = self.handle.max_payload.load(Relaxed);
+        let limit = match self.limit {
+            Some(limit) if limit.bytes < payload => limit,
+            _ => Limit { bytes: payload, setting: "the server's max_payload" },
+        };
+        let mut prepared = match self.messages.prepare(batch, before, last, limit) {
             Ok(prepared) => prepared,
             Err(fault) => {
                 // An event that cannot be delivered is not the fault of the batches before it: their receipts come first.
@@ -98,8 +110,9 @@ impl NatsSink {
             }
         };
         if let Some(exactly) = &mut self.exactly {
-            prepared.inside = exactly.inside;
-            exactly.inside += prepared.len() as u64;
+            prepared.before = exactly.inside;
+            exactly.inside += if prepared.beside { 0 } else { prepared.len() as u64 };
+            exactly.last = batch.last_id().unwrap_or(exactly.last);
         }
         let receipt: Receipt = if prepared.len() == 0 {
             self.handle.settled(self.begun).await?;
@@ -133,6 +146,7 @@ impl NatsSink {
         };
         exactly.before = Some(held.as_ref().map_or(from, |held| &held.position).clone());
         exactly.inside = held.as_ref().map_or(0, |held| held.inside);
+        exactly.last = held.as_ref().map_or_else(EventId::default, |held| held.event);
         Ok(held)
     }
 }

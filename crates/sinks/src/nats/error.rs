@@ -61,6 +61,21 @@ const SPOKEN: &[Meaning<&str>] = &[
         "the user's credentials were revoked: make new ones",
     ),
     row(
+        "maximum control line exceeded",
+        Config,
+        Kind::Rejected,
+        "nats.line_too_long",
+        "the server's max_control_line is below its default of 4096: raise it, or shorten `subject`",
+    ),
+    // The limit was lowered since the server told it; the next connection knows it, and which event it is.
+    row(
+        "maximum payload violation",
+        Retry,
+        Kind::TooLarge,
+        "nats.limit_lowered",
+        "nothing: the next connection takes the server's new max_payload",
+    ),
+    row(
         "permissions violation for publish",
         Config,
         Kind::Auth,
@@ -210,6 +225,22 @@ impl ApiError {
         matches!(self.number, 10174 | 10177 | 10199 | 10205)
     }
 
+    /// What it means for a stream that was to be made.
+    pub(super) fn fault_of_create(&self, address: &Address) -> Fault {
+        // 10052: an impossible setting; 10074: replicas without a cluster; 10113: the account wants max_bytes; 10122: more than
+        // the account may have.
+        if !matches!(self.number, 10052 | 10074 | 10113 | 10122) {
+            return self.fault(address, None);
+        }
+        let text: String = self.text.chars().take(200).collect();
+        Fault::config(
+            "nats.create_stream",
+            format!("{address} does not make the stream: {text} ({})", self.number),
+        )
+        .kind(Kind::Rejected)
+        .hint("change `create_stream`, or make the stream by hand: nats stream add")
+    }
+
     /// What it means. `event` is the one that was refused, if it is known.
     pub(super) fn fault(&self, address: &Address, event: Option<EventId>) -> Fault {
         let text: String = self.text.chars().take(200).collect();
@@ -241,6 +272,18 @@ pub(super) fn spoken(address: &Address, text: &[u8]) -> Fault {
         Some(row) => Fault::new(row.class, row.code, message).kind(row.kind).hint(row.hint),
         None => Fault::retry("nats.refused", message).kind(Kind::Target),
     }
+}
+
+/// As [`spoken`], on a connection that was logged in: what has expired or was revoked may have been renewed in its file, which
+/// the next connection reads.
+pub(super) fn spoken_alive(address: &Address, text: &[u8]) -> Fault {
+    let fault = spoken(address, text);
+    if fault.code() != "nats.auth_refused" {
+        return fault;
+    }
+    Fault::retry("nats.credentials_expired", fault.message().to_owned())
+        .kind(Kind::Auth)
+        .hint("renew the credentials; files are read anew for each connection")
 }
 
 /// Nobody takes what is published to the stream's subjects.
@@ -285,6 +328,15 @@ pub(super) fn malformed(address: &Address, what: &Malformed) -> Fault {
         .hint("check that host and port are those of a NATS server for clients")
 }
 
+/// An event with more headers than JetStream stores.
+pub(super) fn too_many_headers(bytes: usize, limit: usize, event: EventId) -> Fault {
+    let message = format!("the event's headers take {bytes} bytes, a message's can take {limit}");
+    Fault::new(Class::Data, "nats.event_too_large", message)
+        .kind(Kind::TooLarge)
+        .event(event)
+        .hint("leave large columns out of `key` and `headers`")
+}
+
 /// An event above the server's or stream's limit.
 pub(super) fn too_large(bytes: usize, limit: usize, setting: &'static str, event: EventId) -> Fault {
     let message = format!("the event takes {bytes} bytes with its headers, {setting} is {limit}");
@@ -312,6 +364,17 @@ mod tests {
         assert_eq!((class, code), (Class::Config, "nats.not_permitted"));
         assert!(!message.contains("secret"), "{message}");
         assert_eq!(spoken("'Something New'").1, "nats.refused");
+        assert_eq!(spoken("'maximum control line exceeded'").0, Class::Config);
+        assert_eq!(spoken("'Maximum Payload Violation'").0, Class::Retry);
+        let alive = |text: &str| spoken_alive(&address, text.as_bytes()).class();
+        assert_eq!(alive("'User Authentication Expired'"), Class::Retry);
+        assert_eq!(alive("'Permissions Violation for Publish to \"a\"'"), Class::Config);
+        for number in [10052, 10074, 10113, 10122] {
+            assert_eq!(
+                ApiError { number, text: "x".into() }.fault_of_create(&address).class(),
+                Class::Config
+            );
+        }
         let numbered =
             |number| ApiError { number, text: "x".into() }.fault(&address, Some(EventId::default()));
         for (number, class, code) in [

@@ -6,6 +6,7 @@
 //! df-position  {"lsn":"0/15"}             up to here everything is in the stream: the end of the batch before
 //! df-inside    3                          of the events behind it so many are there, with this one
 //! df-end       {"lsn":"0/18"}             only on the last message of a batch: with it, up to here
+//! df-last      4be0…                      only on an event that comes beside the stream (a dead letter): the stream's last event
 //! Nats-Msg-Id  9f2c…                      the event
 //! ```
 //!
@@ -133,7 +134,8 @@ impl Writer {
         if header(head, "df-sink") != Some(self.sink.as_str()) {
             return None;
         }
-        let event = parse_id(header(head, "Nats-Msg-Id")?)?;
+        // The stream would never meet an event again that came beside it.
+        let event = parse_id(header(head, "df-last").or(header(head, "Nats-Msg-Id"))?)?;
         let end = header(head, "df-end");
         let position = end.or(header(head, "df-position")).filter(|position| position.starts_with('{'))?;
         let inside = if end.is_some() { 0 } else { header(head, "df-inside")?.parse().ok()? };
@@ -216,6 +218,11 @@ mod tests {
             ours("df-sink: p/s\r\ndf-position: {\"a\":1}\r\ndf-end: {\"a\":2}\r\n"),
             held("{\"a\":2}", 0)
         );
+        let last = EventId::derive(b"0");
+        let beside = ours(&format!(
+            "df-sink: p/s\r\ndf-position: {{\"a\":1}}\r\ndf-last: {last}\r\ndf-end: {{\"a\":1}}\r\n"
+        ));
+        assert_eq!(beside, Some(Held { event: last, ..held("{\"a\":1}", 0).unwrap() }));
         assert_eq!(ours("df-sink: p/s\r\ndf-position: {\"a\":1}\r\n"), None);
         assert_eq!(ours("df-sink: p/other\r\n"), None);
         assert_eq!(ours(""), None);

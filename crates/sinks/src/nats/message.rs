@@ -14,7 +14,7 @@
 //! sent again.
 
 use super::config::Settings;
-use super::error::too_large;
+use super::error::{too_large, too_many_headers};
 use super::subject;
 use deltaforge_core::sink::SinkContext;
 use deltaforge_core::{Batch, Event, EventId, Fault, Position};
@@ -23,6 +23,8 @@ use deltaforge_encode::template::Template;
 
 /// The most that is put in front of a message besides positions: the version line, the chain, an atomic batch's headers.
 const CHAIN_HEADERS: usize = 512;
+/// The most bytes of headers that JetStream stores with a message.
+const MOST_HEADERS: usize = 65_535;
 
 /// Most bytes of a message, and the setting that says so.
 #[derive(Clone, Copy, Debug)]
@@ -41,7 +43,9 @@ pub(super) struct Prepared {
     pub(super) position: Vec<u8>,
     pub(super) end: Vec<u8>,
     /// Events behind the position that come before this batch's, for exactly-once.
-    pub(super) inside: u64,
+    pub(super) before: u64,
+    /// The events come beside the stream, and so are not counted.
+    pub(super) beside: bool,
 }
 
 /// `subject`, then the headers with the empty line behind them, then the payload.
@@ -67,6 +71,11 @@ impl Prepared {
     /// Bytes of a message without what is put in front.
     pub(super) fn size(&self, index: usize) -> usize {
         self.messages.get(index).map_or(0, |message| message.end - message.start)
+    }
+
+    /// Of the stream's events behind the position so many are there with a message.
+    pub(super) fn inside(&self, index: usize) -> u64 {
+        self.before + if self.beside { 0 } else { index as u64 + 1 }
     }
 
     /// Writes a message; `front` is whole header lines.
@@ -103,6 +112,8 @@ pub(super) struct Messages {
     headers: Vec<(Vec<u8>, Template)>,
     /// Lines that every message has.
     constant: Vec<u8>,
+    /// To a stream.
+    stored: bool,
     /// `df-sink` and `df-writer`, for exactly-once.
     identity: Option<Vec<u8>>,
 }
@@ -123,11 +134,13 @@ impl Messages {
             key: settings.key.clone(),
             headers: headers.collect(),
             constant,
+            stored: settings.stream.is_some(),
             identity,
         }
     }
 
-    /// Writes the events of a batch in order. `before` is the last whole position before the batch.
+    /// Writes the events of a batch in order. `before` is the last whole position before the batch, `last` the stream's last
+    /// event before it.
     ///
     /// # Errors
     /// `Data`, naming the event: not routable, or larger than the server takes.
@@ -135,6 +148,7 @@ impl Messages {
         &mut self,
         batch: &Batch,
         before: Option<&Position>,
+        last: EventId,
         limit: Limit,
     ) -> Result<Prepared, Fault> {
         self.encoder.prepare(batch);
@@ -143,6 +157,10 @@ impl Messages {
             prepared.position.extend_from_slice(identity);
             if let Some(before) = before {
                 line(&mut prepared.position, b"df-position", before.as_json().as_bytes());
+            }
+            prepared.beside = batch.last_id().is_none();
+            if prepared.beside {
+                line(&mut prepared.position, b"df-last", last.to_string().as_bytes());
             }
             if let Some(end) = batch.end() {
                 line(&mut prepared.end, b"df-end", end.position.as_json().as_bytes());
@@ -154,6 +172,10 @@ impl Messages {
         for event in batch.events() {
             let message = self.write(&event, &mut prepared.bytes)?;
             let size = message.end - message.headers + added;
+            let headers = message.payload - message.headers + added;
+            if self.stored && headers > MOST_HEADERS {
+                return Err(too_many_headers(headers, MOST_HEADERS, event.id()));
+            }
             if size > limit.bytes {
                 return Err(too_large(size, limit.bytes, limit.setting, event.id()));
             }
@@ -166,7 +188,7 @@ impl Messages {
     fn write(&mut self, event: &Event<'_>, out: &mut Vec<u8>) -> Result<Message, Fault> {
         let start = out.len();
         self.subject
-            .render_clean(event, &self.context, subject::escape, out)
+            .render_clean(event, &self.context, |out, from| subject::escape(out, start, from), out)
             .map_err(|why| why.fault(event.id()))?;
         subject::check(&out[start..], event.id())?;
         let headers = out.len();

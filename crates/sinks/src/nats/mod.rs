@@ -21,16 +21,17 @@ mod stream;
 mod subject;
 
 use crate::shared::common::check_templates;
+use answer::Acknowledgements;
 use async_trait::async_trait;
 use config::Settings;
 use connection::Connection;
 use deliver::{Exactly, Handle, NatsSink};
-use deltaforge_core::Fault;
 use deltaforge_core::config::{Fields, Report, RetryPolicy};
 use deltaforge_core::fault::Kind;
 use deltaforge_core::sink::{Held, Sink, SinkContext, SinkKind, SinkPlan};
 use deltaforge_core::source::Names;
 use deltaforge_core::task::spawn;
+use deltaforge_core::{EventId, Fault};
 use exactly::{Last, Memory, Writer};
 use message::{Limit, Messages};
 use pump::{Outcome, Patience, Pump, Style};
@@ -121,8 +122,9 @@ impl SinkPlan for NatsPlan {
         let (jobs, taken) = mpsc::channel(1);
         let (publish, outcome) = watch::channel(Outcome::default());
         let pump = Pump::new(connection, stream::new_inbox(), style, patience);
+        let max_payload = pump.max_payload();
         let task = spawn("nats pump", pump.run(taken, publish));
-        let handle = Handle { address, jobs, outcome, task };
+        let handle = Handle { address, jobs, outcome, task, max_payload };
         Ok(Box::new(NatsSink { handle, messages, limit, exactly, begun: 0, midway: false }))
     }
 }
@@ -133,19 +135,17 @@ impl NatsPlan {
         &self,
         connection: &mut Connection,
         context: &SinkContext,
-    ) -> Result<(Style, Limit, Option<Exactly>), Fault> {
+    ) -> Result<(Style, Option<Limit>, Option<Exactly>), Fault> {
         let settings = &self.settings;
-        let payload = Limit { bytes: connection.info.max_payload, setting: "the server's max_payload" };
-        let Some(name) = &settings.stream else { return Ok((Style::Core, payload, None)) };
+        let Some(name) = &settings.stream else { return Ok((Style::Core, None, None)) };
         let facts = self.stream(connection, name).await?;
         look_at_stream(settings, name, &facts)?;
         self.memory.saw_stream();
-        let limit = match usize::try_from(facts.max_msg_size) {
-            Ok(bytes) if bytes < payload.bytes => Limit { bytes, setting: "the stream's max_msg_size" },
-            _ => payload,
-        };
+        let limit = usize::try_from(facts.max_msg_size).ok();
+        let limit = limit.map(|bytes| Limit { bytes, setting: "the stream's max_msg_size" });
+        let acknowledgements = Acknowledgements::of(name);
         if !settings.exactly_once {
-            return Ok((Style::Chained, limit, None));
+            return Ok((Style::Chained { acknowledgements }, limit, None));
         }
         let writer = Writer {
             stream: name.clone(),
@@ -158,8 +158,9 @@ impl NatsPlan {
             Last::Nothing => None,
         };
         let atomic = facts.allow_atomic && self.memory.may_use_atomic_batches();
-        let style = Style::Exactly { writer: writer.clone(), atomic };
-        Ok((style, limit, Some(Exactly { writer, recovered, taken: false, before: None, inside: 0 })))
+        let style = Style::Exactly { acknowledgements, writer: writer.clone(), atomic };
+        let last = EventId::default();
+        Ok((style, limit, Some(Exactly { writer, recovered, taken: false, before: None, inside: 0, last })))
     }
 
     async fn stream(&self, connection: &mut Connection, name: &str) -> Result<Facts, Fault> {

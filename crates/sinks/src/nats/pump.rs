@@ -39,9 +39,9 @@
 //!
 //! The client is our own for this: one connection, never made again behind our back, whose loss ends everything that was under way.
 
-use super::answer::{Group, api_error, sequence};
-use super::connection::{Connection, Socket};
-use super::error::{broken, malformed, no_listeners, no_responders, spoken, timed_out};
+use super::answer::{Acknowledgements, Group, api_error};
+use super::connection::{Connection, Socket, max_payload};
+use super::error::{broken, malformed, no_listeners, no_responders, spoken_alive, timed_out};
 use super::exactly::Writer;
 use super::message::{Prepared, line};
 use super::protocol::{self, Op};
@@ -52,6 +52,8 @@ use memchr::memmem;
 use std::collections::VecDeque;
 use std::io;
 use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -71,9 +73,9 @@ pub(super) enum Style {
     /// Without a stream.
     Core,
     /// To a stream, chained by ids.
-    Chained,
+    Chained { acknowledgements: Acknowledgements },
     /// To a stream of our own, chained by sequences and ids.
-    Exactly { writer: Writer, atomic: bool },
+    Exactly { acknowledgements: Acknowledgements, writer: Writer, atomic: bool },
 }
 
 /// How long an answer may take.
@@ -170,13 +172,15 @@ pub(super) struct Pump {
     /// For core NATS: up to which message each awaited `PONG` tells.
     pongs: VecDeque<u64>,
     life: Instant,
+    /// As the server has told last.
+    max_payload: Arc<AtomicUsize>,
     front: Vec<u8>,
     reply: String,
 }
 
 impl Pump {
     pub(super) fn new(connection: Connection, inbox: String, style: Style, patience: Patience) -> Pump {
-        let Connection { address, socket, input, .. } = connection;
+        let Connection { address, info, socket, input } = connection;
         let (reader, writer) = tokio::io::split(socket);
         let window = if matches!(style, Style::Core) { usize::MAX } else { WINDOW };
         let mut output = Vec::with_capacity(2 * CHUNK_BYTES);
@@ -208,9 +212,15 @@ impl Pump {
             base: None,
             pongs: VecDeque::new(),
             life: Instant::now(),
+            max_payload: Arc::new(info.max_payload.into()),
             front: Vec::new(),
             reply: String::new(),
         }
+    }
+
+    /// The server's `max_payload`, which a reload of its configuration changes.
+    pub(super) fn max_payload(&self) -> Arc<AtomicUsize> {
+        self.max_payload.clone()
     }
 
     /// Runs until the sink is dropped, which ends the connection at once, or something fails.
@@ -230,6 +240,8 @@ impl Pump {
         publish: &watch::Sender<Outcome>,
     ) -> Result<(), Ended> {
         loop {
+            // Staged messages have no answers of their own: room in the window is not always made by reading.
+            self.settle(publish);
             self.fill();
             let unwritten = self.written < self.output.len();
             let deadline = self.deadline();
@@ -243,7 +255,6 @@ impl Pump {
                         _ => self.life = Instant::now(),
                     }
                     self.understand()?;
-                    self.settle(publish);
                 }
                 count = write_or_flush(&mut self.writer, &self.output[self.written..]), if unwritten || self.unflushed => {
                     match count.map_err(|e| broken(&self.address, &e))? {
@@ -338,11 +349,11 @@ impl Pump {
         let mut answered = true;
         match &self.style {
             Style::Core => {}
-            Style::Chained => self.demand_previous(),
-            Style::Exactly { writer, atomic } => {
+            Style::Chained { .. } => self.demand_previous(),
+            Style::Exactly { writer, atomic, .. } => {
                 let Some(base) = self.base else { return false };
                 let last = base.wrapping_add(number).wrapping_sub(1);
-                let inside = self.batches[at].prepared.inside + index as u64 + 1;
+                let inside = self.batches[at].prepared.inside(index);
                 line(&mut self.front, b"df-inside", itoa::Buffer::new().format(inside).as_bytes());
                 let group = Group::of(index as u64, self.batches[at].prepared.len() as u64);
                 if !*atomic || group.len == 1 {
@@ -438,8 +449,13 @@ impl Pump {
                 let upto = self.pongs.pop_front().unwrap_or(0);
                 (self.acked..upto).for_each(|number| self.answered(number, State::Done));
             }
-            Op::Err(text) => return Err(spoken(&self.address, &bytes[text.clone()]).into()),
-            Op::Info(_) | Op::Ok => {}
+            Op::Err(text) => return Err(spoken_alive(&self.address, &bytes[text.clone()]).into()),
+            Op::Info(text) => {
+                if let Some(most) = max_payload(&bytes[text.clone()]) {
+                    self.max_payload.store(most, Relaxed);
+                }
+            }
+            Op::Ok => {}
             Op::Message { subject, head, payload } => {
                 let token = bytes[subject.clone()].strip_prefix(self.inbox.as_bytes());
                 let token = token.and_then(|token| std::str::from_utf8(token.strip_prefix(b".")?).ok());
@@ -485,28 +501,47 @@ impl Pump {
                 self.answered(number, State::Refused);
                 return Ok(());
             }
-            if let Style::Exactly { writer, atomic: true } = &self.style
+            if let Style::Exactly { writer, atomic: true, .. } = &self.style
                 && error.is_no_atomic_batches()
             {
                 writer.memory.forgo_atomic_batches();
                 let message = format!("{} takes no atomic batches as this sink writes them", self.address);
                 return Err(Fault::retry("nats.no_atomic_batches", message).into());
             }
-            return Err(error.fault(&self.address, self.event(number)).into());
+            // What is wrong with an atomic batch is not always its last event.
+            let event = if self.group(number).is_some() { None } else { self.event(number) };
+            return Err(error.fault(&self.address, event).into());
         }
-        if let Style::Exactly { writer, .. } = &self.style {
-            // The first of an atomic batch is answered with nothing.
-            if !payload.is_empty() {
-                let expected = self.base.map(|base| base.wrapping_add(number));
-                // A duplicate of what we were told is missing: somebody else has just written it.
-                if sequence(payload) != expected || memmem::find(payload, b"\"duplicate\"").is_some() {
-                    return Err(Ended::NotLast);
+        let (Style::Chained { acknowledgements } | Style::Exactly { acknowledgements, .. }) = &self.style
+        else {
+            return Ok(());
+        };
+        match acknowledgements.sequence(payload) {
+            Some(sequence) => {
+                if let Style::Exactly { writer, .. } = &self.style {
+                    let expected = self.base.map(|base| base.wrapping_add(number));
+                    // A duplicate of what we were told is missing: somebody else has just written it.
+                    if Some(sequence) != expected || memmem::find(payload, b"\"duplicate\"").is_some() {
+                        return Err(Ended::NotLast);
+                    }
+                    writer.memory.wrote();
                 }
-                writer.memory.wrote();
             }
+            // What is staged is answered with nothing; only the commit stores it.
+            None if payload.is_empty() && self.group(number).is_some_and(|group| !group.is_last()) => {}
+            // Of somebody who is subscribed to the subject as well. The stream's answer comes, or the time runs out.
+            None => return Ok(()),
         }
         self.answered(number, State::Done);
         Ok(())
+    }
+
+    /// The place of a message in its atomic batch; `None`: it is not of one.
+    fn group(&self, number: u64) -> Option<Group> {
+        let Style::Exactly { atomic: true, .. } = &self.style else { return None };
+        let batch = self.batches.iter().find(|batch| number < batch.end())?;
+        let group = Group::of(number.checked_sub(batch.first)?, batch.prepared.len() as u64);
+        (group.len > 1).then_some(group)
     }
 
     fn event(&self, number: u64) -> Option<EventId> {
@@ -538,8 +573,9 @@ impl Pump {
         }
         while self.batches.front().is_some_and(|batch| batch.end() <= self.acked) {
             let Some(batch) = self.batches.pop_front() else { break };
-            publish.send_modify(|outcome| outcome.acknowledged += 1);
+            // Whoever waits for the number finds the receipt resolved.
             let _ = batch.done.send(Delivered { bytes: batch.prepared.payload_bytes });
+            publish.send_modify(|outcome| outcome.acknowledged += 1);
             if let Some(next) = self.batches.front_mut() {
                 next.began = Instant::now();
             }

@@ -45,7 +45,9 @@ impl Ask for Connection {
                     return Ok((!nobody).then(|| bytes[payload].to_vec()));
                 }
                 (Op::Ping, _) => self.send(b"PONG\r\n").await?,
-                (Op::Err(text), bytes) => return Err(super::error::spoken(&self.address, &bytes[text])),
+                (Op::Err(text), bytes) => {
+                    return Err(super::error::spoken_alive(&self.address, &bytes[text]));
+                }
                 _ => {}
             }
         }
@@ -177,6 +179,6 @@ pub(super) async fn create<A: Ask + ?Sized>(
     match api(ask, "CREATE", name, &config).await? {
         Ok(_) => Ok(()),
         Err(error) if error.number == 10058 => Ok(()),
-        Err(error) => Err(error.fault(ask.address(), None)),
+        Err(error) => Err(error.fault_of_create(ask.address())),
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! What a template takes from an event is *one* token or a part of one: a table called `a.b` must not become two tokens, `*` and
 //! `>` would be wildcards, and a blank would end the subject. So in filled-in parts these characters, and `%`, are
-//! percent-encoded: `a%2Eb`. Whoever decodes the token has the name back, and two names never meet in one subject.
+//! percent-encoded: `a%2Eb`; so is a `$` with which a filled-in part begins the subject, as such subjects are the server's own:
+//! no row may write to `$KV` or ask `$JS.API`. Whoever decodes the token has the name back, and two names never meet in one subject.
 
 use deltaforge_core::fault::Kind;
 use deltaforge_core::{Class, EventId, Fault};
@@ -13,8 +14,19 @@ fn is_special(byte: u8) -> bool {
     byte <= b' ' || byte == 0x7f || matches!(byte, b'.' | b'*' | b'>' | b'%')
 }
 
-/// Escapes what stands from `from` on; to be given to [`Template::render_clean`](deltaforge_encode::template::Template::render_clean).
-pub(super) fn escape(out: &mut Vec<u8>, from: usize) {
+/// Longest subject: a server takes lines of 4,096 bytes, with the operation, the place for replies and two numbers in them.
+const LONGEST: usize = 3_900;
+
+/// Escapes what stands from `from` on in the subject that begins at `start`; to be given to
+/// [`Template::render_clean`](deltaforge_encode::template::Template::render_clean).
+pub(super) fn escape(out: &mut Vec<u8>, start: usize, from: usize) {
+    escape_special(out, from);
+    if start == from && out.get(start) == Some(&b'$') {
+        out.splice(start..=start, *b"%24");
+    }
+}
+
+fn escape_special(out: &mut Vec<u8>, from: usize) {
     let mut special = out.get(from..).unwrap_or_default().iter().filter(|byte| is_special(**byte)).count();
     if special == 0 {
         return;
@@ -49,11 +61,24 @@ pub(super) fn check(subject: &[u8], event: EventId) -> Result<(), Fault> {
     let empty = subject.split(|byte| *byte == b'.').any(<[u8]>::is_empty);
     let bad = subject.iter().any(|byte| *byte <= b' ' || *byte == 0x7f)
         || subject.split(|byte| *byte == b'.').any(|token| matches!(token, b"*" | b">"));
-    if !empty && !bad {
+    let what = if empty {
+        "a token of its subject is empty"
+    } else if bad {
+        "its subject holds a blank or a wildcard"
+    } else if subject.starts_with(b"$") {
+        "its subject begins with `$`, as only the server's own do"
+    } else if subject.len() > LONGEST {
+        let what = format!(
+            "the event cannot be routed: its subject takes {} bytes, at most {LONGEST} can be sent",
+            subject.len()
+        );
+        return Err(Fault::new(Class::Data, "nats.subject", what)
+            .kind(Kind::Route)
+            .event(event)
+            .hint("use shorter columns in `subject`"));
+    } else {
         return Ok(());
-    }
-    let what =
-        if empty { "a token of its subject is empty" } else { "its subject holds a blank or a wildcard" };
+    };
     Err(Fault::new(Class::Data, "nats.subject", format!("the event cannot be routed: {what}"))
         .kind(Kind::Route)
         .event(event)
@@ -98,6 +123,25 @@ pub(super) fn filter(template: &str) -> Result<String, String> {
     Ok(tokens.join("."))
 }
 
+/// Refuses what is no subject of a stream.
+///
+/// # Errors
+/// What is wrong.
+pub(super) fn check_pattern(subject: &str) -> Result<(), &'static str> {
+    if subject.chars().any(|c| c.is_whitespace() || c.is_control()) {
+        return Err("a subject holds no blanks");
+    }
+    let mut tokens = subject.split('.').peekable();
+    while let Some(token) = tokens.next() {
+        match token {
+            "" => return Err("a subject has no empty tokens"),
+            ">" if tokens.peek().is_some() => return Err("`>` is the last token or none"),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 /// Whether a subject of a stream takes some, or, for `all`, every subject that matches `filter`.
 pub(super) fn takes(stream: &str, filter: &str, all: bool) -> bool {
     let (mut stream, mut filter) = (stream.split('.'), filter.split('.'));
@@ -129,10 +173,28 @@ mod tests {
         for (name, token) in cases {
             let mut out = b"shop.".to_vec();
             out.extend_from_slice(name.as_bytes());
-            escape(&mut out, 5);
+            escape(&mut out, 0, 5);
             assert_eq!(String::from_utf8(out).unwrap(), format!("shop.{token}"));
             assert_eq!(deltaforge_net::url::decode(token).unwrap(), name);
         }
+    }
+
+    #[test]
+    fn no_row_makes_a_subject_of_the_server() {
+        let escaped = |before: &str, value: &str| {
+            let mut out = format!("earlier{before}{value}").into_bytes();
+            escape(&mut out, 7, 7 + before.len());
+            String::from_utf8(out.split_off(7)).unwrap()
+        };
+        assert_eq!(escaped("", "$KV"), "%24KV");
+        assert_eq!(escaped("", "$JS.API.>"), "%24JS%2EAPI%2E%3E");
+        assert_eq!(
+            (escaped("", "a$"), escaped("a.", "$b"), escaped("", "")),
+            ("a$".into(), "a.$b".into(), String::new())
+        );
+        let refused = |subject: &[u8]| check(subject, EventId::default()).map_err(|fault| fault.code());
+        assert_eq!(refused(b"$KV.a"), Err("nats.subject"), "from a fallback");
+        assert_eq!((refused(&[b'a'; LONGEST]), refused(&[b'a'; LONGEST + 1])), (Ok(()), Err("nats.subject")));
     }
 
     #[test]
@@ -152,6 +214,16 @@ mod tests {
         assert!(takes("a.>", "a.*", true) && takes("a.*.c", "a.b.c", true) && takes(">", "a", true));
         assert!(!takes("a.b", "a.*", true) && takes("a.b", "a.*", false));
         assert!(!takes("a.>", "a", false) && !takes("a", "a.b", false) && !takes("b.*", "a.*", false));
+    }
+
+    #[test]
+    fn subjects_of_streams() {
+        for good in ["a", "a.*.b", "a.>", ">", "$KV.x.>"] {
+            assert_eq!(check_pattern(good), Ok(()), "{good}");
+        }
+        for bad in ["", "a.", ".a", "a..b", "a b", "a.>.b"] {
+            assert!(check_pattern(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

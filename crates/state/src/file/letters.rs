@@ -110,9 +110,20 @@ impl Shelves {
         };
         let passing: Vec<u64> = shelf.entries.iter().filter(|(_, l)| passes(l)).map(|(id, _)| *id).collect();
         let behind: Vec<u64> = passing.iter().copied().filter(|id| *id > query.after).collect();
-        let (more, total) = (behind.len() > query.limit, passing.len() as u64);
-        let entries = behind.into_iter().take(query.limit).map(|id| shelf.get(id));
-        Ok(DeadLetterPage { entries: entries.collect::<Result<_, _>>()?, more, total })
+        let (mut entries, mut bytes) = (Vec::new(), 0);
+        for id in behind.iter().take(query.limit) {
+            let mut letter = shelf.get(*id)?;
+            if query.shown_bytes.is_some() {
+                letter.entry.frozen = Vec::new();
+            }
+            let ends = query.ends_behind(&letter.entry, &mut bytes);
+            entries.push(letter);
+            if ends {
+                break;
+            }
+        }
+        let more = behind.len() > entries.len();
+        Ok(DeadLetterPage { entries, more, total: passing.len() as u64 })
     }
 
     pub(super) fn by_id(&mut self, source_id: &str, ids: &[u64]) -> Result<Vec<DeadLetter>, Fault> {

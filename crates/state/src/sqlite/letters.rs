@@ -12,6 +12,7 @@ type Result<T> = std::result::Result<T, Failure>;
 
 const COLUMNS: &str =
     "id, attempts, sink, kind, message, event_id, position, stored_ms, truncated, event, frozen";
+const SHOWN: &str = "id, attempts, sink, kind, message, event_id, position, stored_ms, truncated, event, x''";
 
 pub(super) fn append(
     db: &Connection,
@@ -62,16 +63,26 @@ pub(super) fn page(db: &Connection, source_id: &str, query: &DeadLetterQuery) ->
     let filter = "source_id = ?1 AND (?2 IS NULL OR sink = ?2) AND (?3 IS NULL OR kind = ?3)";
     let mut total = db.prepare_cached(&format!("SELECT count(*) FROM dead_letters WHERE {filter}"))?;
     let total: i64 = total.query_row(params![source_id, query.sink, query.kind], |row| row.get(0))?;
+    // Frozen events are large, and not shown.
+    let columns = if query.shown_bytes.is_some() { SHOWN } else { COLUMNS };
     let mut rows = db.prepare_cached(&format!(
-        "SELECT {COLUMNS} FROM dead_letters WHERE {filter} AND id > ?4 ORDER BY id LIMIT ?5"
+        "SELECT {columns} FROM dead_letters WHERE {filter} AND id > ?4 ORDER BY id LIMIT ?5"
     ))?;
     // One more than asked for tells whether there are more.
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX).saturating_add(1);
     let after = i64::try_from(query.after).unwrap_or(i64::MAX);
-    let rows = rows.query_map(params![source_id, query.sink, query.kind, after, limit], letter)?;
-    let mut entries = rows.collect::<std::result::Result<Vec<_>, _>>()?;
-    let more = entries.len() > query.limit;
-    entries.truncate(query.limit);
+    let mut rows = rows.query_map(params![source_id, query.sink, query.kind, after, limit], letter)?;
+    let (mut entries, mut bytes) = (Vec::new(), 0);
+    while entries.len() < query.limit
+        && let Some(letter) = rows.next().transpose()?
+    {
+        let ends = query.ends_behind(&letter.entry, &mut bytes);
+        entries.push(letter);
+        if ends {
+            break;
+        }
+    }
+    let more = rows.next().transpose()?.is_some();
     Ok(DeadLetterPage { entries, more, total: total.unsigned_abs() })
 }
 

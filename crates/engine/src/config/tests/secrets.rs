@@ -40,6 +40,24 @@ fn no_secret_is_shown_and_references_are_as_written() {
 }
 
 #[test]
+fn no_way_to_log_in_to_nats_is_shown() {
+    let yaml = "
+metadata: { name: shop }
+spec:
+  source: { type: postgres, config: { dsn: 'host=h' } }
+  sinks:
+    - { type: redis, config: { id: a, uri: 'nats://canary1@h:4222,tls://canary2@g', headers: { nkey: canary3 } } }
+    - { type: redis, config: { id: b, uri: 'nats://u:canary4@h', headers: { token: canary5, nkey_file: /etc/nkey } } }
+    - { type: redis, config: { id: c, uri: 'nats://${TOKEN:-canary6}@h', headers: { nkey: '${file:/run/canary7}' } } }
+";
+    let shown = document(&loader(&[], &[("/run/canary7", "canary8\n")]), yaml).shown;
+    assert!(!shown.to_string().contains("canary"), "{shown}");
+    let at = |path: &str| shown.pointer(path).cloned().unwrap_or_default();
+    assert_eq!(at("/spec/sinks/0/config/uri"), "nats://***@h:4222,tls://***@g");
+    assert_eq!(at("/spec/sinks/1/config/headers/nkey_file"), "/etc/nkey");
+}
+
+#[test]
 fn what_is_shown_can_be_sent_back() {
     let document = secrets();
     let sent = Node::from_json(&document.shown);
