@@ -527,6 +527,41 @@ async fn staged_parts_hold_nobody_up() {
     }
 }
 
+/// Whatever an owner is doing when another takes over, it is told so: it must not come back and fence the rightful one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_that_is_fenced_amid_large_batches() {
+    let mine = || sink(&KAFKA, "two-owners", json!({ "id": "two-owners", "exactly_once": true }));
+    let mut owner = open(&mine()).await;
+    for round in 0..8 {
+        owner.take_over(&origin()).await.unwrap();
+        let mut next = round * 1_000_000;
+        let (told, mut delivered) = tokio::sync::watch::channel(0);
+        let first = spawn("owner", async move {
+            let mut window = VecDeque::new();
+            loop {
+                if window.len() == 2 {
+                    let receipt: deltaforge_core::sink::Receipt = window.pop_front().unwrap();
+                    if let Err(fault) = receipt.await {
+                        return fault;
+                    }
+                    told.send_modify(|count| *count += 1);
+                }
+                match owner.deliver(ended(next..next + 2000), DELIVERY).await {
+                    Ok(receipt) => window.push_back(receipt),
+                    Err(fault) => return fault,
+                }
+                next += 2000;
+            }
+        });
+        let mut second = open(&mine()).await;
+        delivered.wait_for(|count| *count > round % 3).await.unwrap();
+        second.take_over(&origin()).await.unwrap();
+        let fault = tokio::time::timeout(SOON, first).await.unwrap().unwrap();
+        assert_eq!(fault.class(), Class::Fenced, "round {round}: {fault:?}");
+        owner = open(&mine()).await;
+    }
+}
+
 /// A transaction that the coordinator ended for its age is repeated; it does not look like a second owner.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_that_takes_too_long() {

@@ -149,11 +149,12 @@ fn topic(fields: &mut Fields<'_>) -> Option<Template> {
 fn positions_topic(fields: &mut Fields<'_>, exactly_once: bool) -> String {
     if !fields.has("positions_topic") {
         fields.default("positions_topic", POSITIONS_TOPIC);
-    } else if !exactly_once {
+    }
+    let name = fields.text("positions_topic").unwrap_or_else(|| POSITIONS_TOPIC.into());
+    if !exactly_once && name != POSITIONS_TOPIC {
         let why = "only an exactly-once sink keeps a position";
         fields.warn("positions_topic", why, Some("remove it, or set exactly_once: true".into()));
     }
-    let name = fields.text("positions_topic").unwrap_or_else(|| POSITIONS_TOPIC.into());
     if !is_topic(name.as_bytes()) {
         fields.form("positions_topic", "expected the name of a topic", None);
     }

@@ -14,7 +14,7 @@ use super::blocking;
 use super::error::{fault, of};
 use super::reports::Reports;
 use deltaforge_core::Fault;
-use deltaforge_core::fault::Kind;
+use deltaforge_core::fault::{Class, Kind};
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, Producer as _, PurgeConfig};
@@ -166,7 +166,8 @@ fn reason(client: &BaseProducer<Reports>, shared: &Shared) -> Option<Fault> {
     // In an open transaction this is always refused, and where the transaction has failed with the cause of that.
     match client.begin_transaction() {
         Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => {
-            Some(fault(error.code(), what, &error.string()))
+            // Which event a refusal means is only told by the record's own report.
+            Some(fault(error.code(), what, &error.string())).filter(|fault| fault.class() != Class::Data)
         }
         _ => None,
     }
