@@ -34,7 +34,7 @@ use super::config::{CreateTopics, Settings};
 use super::error::{fault, of};
 use super::native;
 use super::positions::{Positions, create_topic};
-use super::producer::{Producer, Stage};
+use super::producer::{ABORT, Producer, Stage};
 use super::record::{Record, Records, too_large};
 use super::reports::{NO_EVENT, opaque, timestamp};
 use async_trait::async_trait;
@@ -341,7 +341,15 @@ impl KafkaSink {
             }
             producer.stage(Stage::Committing);
             let client = producer.client().clone();
-            let outcome = blocking(move || Ok(native::commit(&client, limit))).await?;
+            let outcome = blocking(move || {
+                Ok(native::commit(&client, limit).map_err(|error| {
+                    // It did not take effect, and committed readers wait for its end. The answer also tells when another
+                    // owner was the reason, which that to a commit need not.
+                    let aborted = error.requires_abort.then(|| client.abort_transaction(ABORT));
+                    (error, aborted)
+                }))
+            })
+            .await?;
             match outcome {
                 Ok(()) => {
                     producer.stage(Stage::Outside);
@@ -349,12 +357,19 @@ impl KafkaSink {
                     producer.reports().committed(number);
                     Ok(())
                 }
-                Err(error) => {
-                    if error.requires_abort {
-                        // It did not take effect, and committed readers wait for its end.
-                        producer.stage(Stage::Open);
-                    }
-                    let told = producer.reports().fault();
+                Err((error, aborted)) => {
+                    let fenced = match aborted {
+                        Some(Ok(())) => {
+                            producer.stage(Stage::Outside);
+                            None
+                        }
+                        Some(Err(why)) => {
+                            let told = producer.reason().unwrap_or_else(|| of(&why, "the abort failed"));
+                            Some(told).filter(|fault| fault.class() == Class::Fenced)
+                        }
+                        None => None,
+                    };
+                    let told = fenced.or_else(|| producer.reports().fault());
                     let fault = told.unwrap_or_else(|| commit_fault(error.code, &error.text));
                     let fault = producer.reports().judged(fault);
                     producer.reports().fail(fault.clone());

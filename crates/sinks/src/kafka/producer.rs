@@ -26,7 +26,7 @@ use tokio::sync::watch;
 /// How long one call of `poll` takes; it comes back at the end of it only.
 const POLL: Duration = Duration::from_millis(50);
 /// How long the end of a transaction that nobody wants is tried: the coordinator ends it by itself later.
-const ABORT: Duration = Duration::from_secs(5);
+pub(super) const ABORT: Duration = Duration::from_secs(5);
 
 /// Where the transaction stands, for the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
