@@ -198,6 +198,8 @@ fn kafka() {
             "conflict",
             "simulated",
         ),
+        (conf("ssl.key.pem", json!("hunter2")), "client_conf.ssl.key.pem", "conflict", "setting of its own"),
+        (conf("queue.buffering.max.kbytes", json!(900)), "client_conf", "conflict", "no room in 900 KiB"),
         (exactly("acks", json!(1)), "client_conf.acks", "conflict", "exactly_once"),
         (
             exactly("enable.idempotence", json!(false)),

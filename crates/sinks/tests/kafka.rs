@@ -527,6 +527,86 @@ async fn staged_parts_hold_nobody_up() {
     }
 }
 
+/// Batches that are there together take effect together, in fewer transactions. What must not wait for the commit of what
+/// is joined does not join: a part of a transaction, or a batch that cannot be sent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_that_are_ready_share_a_transaction() {
+    let more = json!({ "id": "shared", "exactly_once": true, "client_conf": { "message.max.bytes": 2000 } });
+    let plan = sink(&KAFKA, "shared", more);
+    let mut sink = open(&plan).await;
+    sink.take_over(&origin()).await.unwrap();
+    // The first makes the topic.
+    deliver(sink.as_mut(), ended(0..10)).await.unwrap();
+    let mut receipts = Vec::new();
+    for n in 1..9 {
+        receipts.push(sink.deliver(ended(n * 10..n * 10 + 10), DELIVERY).await.unwrap());
+    }
+    for receipt in receipts.drain(..) {
+        tokio::time::timeout(SOON, receipt).await.unwrap().unwrap();
+    }
+    // Each transaction ends with a marker, which has an offset of its own.
+    let end = |topic: &str| consumer(&KAFKA, "read_uncommitted").fetch_watermarks(topic, 0, SOON).unwrap().1;
+    let markers = end("shared") - 90;
+    assert!(markers < 9, "{markers} transactions for nine batches");
+    let parts = transaction(100..120, 10, &position(119));
+    for batch in [ended(90..100), parts[0].clone()] {
+        receipts.push(sink.deliver(batch, DELIVERY).await.unwrap());
+    }
+    for receipt in receipts.drain(..) {
+        tokio::time::timeout(SOON, receipt)
+            .await
+            .expect("a part waits for its own transaction's end")
+            .unwrap();
+    }
+    assert_eq!(row_ids(&KAFKA, "shared"), up_to(100));
+    for part in &parts[1..] {
+        deliver(sink.as_mut(), part.clone()).await.unwrap();
+    }
+    let before = sink.deliver(ended(120..130), DELIVERY).await.unwrap();
+    let fault = deliver(sink.as_mut(), batch(500..501, 3000)).await.unwrap_err();
+    assert_eq!((fault.class(), fault.code()), (Class::Data, "kafka.event_too_large"), "{fault:?}");
+    tokio::time::timeout(SOON, before).await.unwrap().expect("the batch before an event that cannot be sent");
+    drop(sink);
+    let told = open(&plan).await.take_over(&origin()).await.unwrap().unwrap();
+    assert_eq!(told.position.as_json(), position(129));
+    assert_eq!(row_ids(&KAFKA, "shared"), up_to(130));
+}
+
+/// Whatever an owner is doing when another takes over, it is told so: it must not come back and fence the rightful one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_owner_that_is_fenced_amid_large_batches() {
+    let mine = || sink(&KAFKA, "two-owners", json!({ "id": "two-owners", "exactly_once": true }));
+    let mut owner = open(&mine()).await;
+    for round in 0..8 {
+        owner.take_over(&origin()).await.unwrap();
+        let mut next = round * 1_000_000;
+        let (told, mut delivered) = tokio::sync::watch::channel(0);
+        let first = spawn("owner", async move {
+            let mut window = VecDeque::new();
+            loop {
+                if window.len() == 2 {
+                    let receipt: deltaforge_core::sink::Receipt = window.pop_front().unwrap();
+                    if let Err(fault) = receipt.await {
+                        return fault;
+                    }
+                    told.send_modify(|count| *count += 1);
+                }
+                match owner.deliver(ended(next..next + 2000), DELIVERY).await {
+                    Ok(receipt) => window.push_back(receipt),
+                    Err(fault) => return fault,
+                }
+                next += 2000;
+            }
+        });
+        let mut second = open(&mine()).await;
+        delivered.wait_for(|count| *count > round % 3).await.unwrap();
+        second.take_over(&origin()).await.unwrap();
+        let fault = tokio::time::timeout(SOON, first).await.unwrap().unwrap();
+        assert_eq!(fault.class(), Class::Fenced, "round {round}: {fault:?}");
+        owner = open(&mine()).await;
+    }
+}
+
 /// A transaction that the coordinator ended for its age is repeated; it does not look like a second owner.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_transaction_that_takes_too_long() {

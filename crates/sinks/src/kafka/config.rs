@@ -64,7 +64,7 @@ impl Settings {
         let key = template(fields, "key");
         let headers = headers(fields);
         let exactly_once = fields.bool("exactly_once", false);
-        let positions_topic = positions_topic(fields);
+        let positions_topic = positions_topic(fields, exactly_once);
         let send_timeout = Duration::from_secs(fields.int("send_timeout_secs", 30, 1..=3600) as u64);
         let tombstones = fields.bool("tombstones", false);
         let create_topics = create_topics(fields);
@@ -77,6 +77,18 @@ impl Settings {
         let producer = producer_config(&client, send_timeout, transactional_id, transaction_timeout, &conf);
         let number = |key: &str| producer.get(key).and_then(|value| value.parse::<usize>().ok());
         let message_max_bytes = number("message.max.bytes").unwrap_or(MESSAGE_MAX_BYTES);
+        let queue = number("queue.buffering.max.kbytes").unwrap_or(QUEUE_KBYTES);
+        if queue.saturating_mul(1024) < message_max_bytes {
+            let message =
+                format!("a record of message.max.bytes, {message_max_bytes}, finds no room in {queue} KiB");
+            let hint = "remove it, or lower message.max.bytes";
+            fields.error(
+                "client_conf",
+                FindingClass::Conflict,
+                format!("queue.buffering.max.kbytes: {message}"),
+                Some(hint.into()),
+            );
+        }
         let transaction_timeout = number("transaction.timeout.ms")
             .map_or(transaction_timeout, |ms| Duration::from_millis(ms as u64));
         Some(Settings {
@@ -134,11 +146,15 @@ fn topic(fields: &mut Fields<'_>) -> Option<Template> {
     Some(topic)
 }
 
-fn positions_topic(fields: &mut Fields<'_>) -> String {
+fn positions_topic(fields: &mut Fields<'_>, exactly_once: bool) -> String {
     if !fields.has("positions_topic") {
         fields.default("positions_topic", POSITIONS_TOPIC);
     }
     let name = fields.text("positions_topic").unwrap_or_else(|| POSITIONS_TOPIC.into());
+    if !exactly_once && name != POSITIONS_TOPIC {
+        let why = "only an exactly-once sink keeps a position";
+        fields.warn("positions_topic", why, Some("remove it, or set exactly_once: true".into()));
+    }
     if !is_topic(name.as_bytes()) {
         fields.form("positions_topic", "expected the name of a topic", None);
     }
@@ -220,13 +236,15 @@ impl Sasl {
 }
 
 /// Properties that this sink sets itself, with the setting to use instead.
-const OURS: [(&str, &str); 6] = [
+const OURS: [(&str, &str); 7] = [
     ("bootstrap.servers", "brokers"),
     ("metadata.broker.list", "brokers"),
     ("sasl.mechanism", "sasl.mechanism"),
     ("sasl.mechanisms", "sasl.mechanism"),
     ("sasl.username", "sasl.username"),
     ("sasl.password", "sasl.password"),
+    // A key in the document would be shown with it.
+    ("ssl.key.pem", "tls.key_file"),
 ];
 
 /// What would make an acknowledgement mean less, or nothing.

@@ -166,11 +166,12 @@ const MEANINGS: &[Meaning] = &[
             Code::InvalidPartitions,
             Code::PolicyViolation,
             Code::InvalidConfig,
+            Code::InvalidTopic,
         ],
         Class::Config,
         Kind::Rejected,
         "kafka.topic_refused",
-        "the brokers do not make such a topic: see create_topics",
+        "the brokers refuse such a topic: see `topic` and create_topics",
     ),
     row(
         &[Code::InvalidRecord, Code::InvalidTimestamp],
@@ -212,6 +213,7 @@ pub(super) fn of(error: &KafkaError, what: &str) -> Fault {
         KafkaError::ClientCreation(why) => client_conf(why),
         KafkaError::Transaction(error) => fault(error.code(), what, &error.string()),
         KafkaError::Canceled => Fault::retry("kafka.given_up", format!("{what}: the client was given up")),
+        KafkaError::AdminOp(code) => fault(*code, what, ""),
         other => match other.rdkafka_error_code() {
             Some(code) => fault(code, what, ""),
             None => Fault::retry("kafka.refused", format!("{what}: {other}")).kind(Kind::Target),
@@ -290,6 +292,8 @@ mod tests {
         assert_eq!(class(Code::TopicAuthorizationFailed), (Class::Config, "kafka.not_permitted"));
         assert_eq!(class(Code::ProducerFenced), (Class::Fenced, "kafka.fenced"));
         assert_eq!(class(Code::MessageSizeTooLarge), (Class::Data, "kafka.event_too_large"));
+        assert_eq!(class(Code::InvalidTopic), (Class::Config, "kafka.topic_refused"));
+        assert_eq!(of(&KafkaError::AdminOp(Code::PolicyViolation), "x").code(), "kafka.topic_refused");
         assert_eq!(class(Code::RebalanceInProgress), (Class::Retry, "kafka.refused"));
     }
 

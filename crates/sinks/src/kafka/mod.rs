@@ -18,7 +18,7 @@ mod reports;
 
 use crate::shared::common::check_templates;
 use crate::shared::held::Identity;
-use crate::shared::relay::blocking;
+use crate::shared::relay;
 use async_trait::async_trait;
 use config::Settings;
 use deliver::{KafkaSink, make_topic, patience};
@@ -31,9 +31,26 @@ use producer::{Ending, Producer};
 use rdkafka::ClientConfig;
 use reports::{Reports, SetLimit};
 use std::sync::{Arc, Mutex, PoisonError};
+use tokio::sync::Semaphore;
 
 /// Above the limit of the topic lies what a set of records takes besides them.
 const SET_OVERHEAD: usize = 200;
+
+/// The state store uses the same threads for what may block: clients whose brokers do not answer must leave it some.
+static THREADS: Semaphore = Semaphore::const_new(8);
+
+/// Runs what may block, such calls of all Kafka sinks together on at most half of the threads for that.
+async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R, Fault> + Send + 'static,
+) -> Result<R, Fault> {
+    let permit = THREADS.acquire().await;
+    relay::blocking(move || {
+        // It is the thread's: the work runs to its end also when nobody waits for it any more.
+        let _permit = permit;
+        work()
+    })
+    .await
+}
 
 /// `type: kafka`.
 #[derive(Debug)]

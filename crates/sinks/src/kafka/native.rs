@@ -7,20 +7,29 @@
 
 use rdkafka::bindings::{
     rd_kafka_commit_transaction, rd_kafka_error_code, rd_kafka_error_destroy, rd_kafka_error_string,
+    rd_kafka_error_txn_requires_abort,
 };
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext};
 use std::ffi::CStr;
 use std::time::Duration;
 
+/// Why a commit failed.
+pub(super) struct CommitError {
+    pub(super) code: RDKafkaErrorCode,
+    pub(super) text: String,
+    /// The transaction is open still, and can only be aborted.
+    pub(super) requires_abort: bool,
+}
+
 /// Flushes and commits.
 ///
 /// # Errors
-/// The code and the text of librdkafka.
+/// What librdkafka says.
 pub(super) fn commit<C: ProducerContext>(
     producer: &BaseProducer<C>,
     limit: Duration,
-) -> Result<(), (RDKafkaErrorCode, String)> {
+) -> Result<(), CommitError> {
     let limit = i32::try_from(limit.as_millis()).unwrap_or(i32::MAX);
     // SAFETY: the pointer is that of a living producer, which outlives the call, and librdkafka may be called from any thread.
     // It answers null, or an error that is ours to read and to give back once, which is what happens to it here.
@@ -31,7 +40,8 @@ pub(super) fn commit<C: ProducerContext>(
         }
         let code = rd_kafka_error_code(error).into();
         let text = CStr::from_ptr(rd_kafka_error_string(error)).to_string_lossy().into_owned();
+        let requires_abort = rd_kafka_error_txn_requires_abort(error) != 0;
         rd_kafka_error_destroy(error);
-        Err((code, text))
+        Err(CommitError { code, text, requires_abort })
     }
 }

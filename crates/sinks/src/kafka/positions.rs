@@ -1,7 +1,7 @@
 //! The topic that holds how far each exactly-once sink came.
 //!
-//! One partition, compacted, one key per pipeline and sink, shared by all pipelines of a cluster. A position is the last
-//! record of a transaction. Reading back:
+//! One partition, compacted, one key per pipeline and sink, shared by all pipelines of a cluster. The last position of a
+//! transaction counts. Reading back:
 //!
 //! ```text
 //! offset  low ──────────────────────────── stable ─────────── high

@@ -10,13 +10,13 @@
 //!
 //! The thread holds the last reference: a producer is never destroyed on a thread of the runtime, which it would block.
 
+use super::blocking;
 use super::error::{fault, of};
 use super::reports::Reports;
-use crate::shared::relay::blocking;
 use deltaforge_core::Fault;
-use deltaforge_core::fault::Kind;
+use deltaforge_core::fault::{Class, Kind};
 use rdkafka::ClientConfig;
-use rdkafka::error::RDKafkaErrorCode as Code;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::producer::{BaseProducer, Producer as _, PurgeConfig};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering::SeqCst};
@@ -26,7 +26,7 @@ use tokio::sync::watch;
 /// How long one call of `poll` takes; it comes back at the end of it only.
 const POLL: Duration = Duration::from_millis(50);
 /// How long the end of a transaction that nobody wants is tried: the coordinator ends it by itself later.
-const ABORT: Duration = Duration::from_secs(5);
+pub(super) const ABORT: Duration = Duration::from_secs(5);
 
 /// Where the transaction stands, for the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +47,8 @@ pub(super) struct Producer {
 struct Shared {
     stage: AtomicU8,
     ending: watch::Sender<bool>,
+    /// Nothing is sent any more, and no transaction is open.
+    ended: watch::Sender<bool>,
 }
 
 /// Resolves when a producer is no more.
@@ -70,6 +72,7 @@ impl Producer {
             let shared = Arc::new(Shared {
                 stage: AtomicU8::new(Stage::Outside as u8),
                 ending: watch::Sender::new(false),
+                ended: watch::Sender::new(false),
             });
             let (ended, gone) = watch::channel(false);
             let (polled, state) = (client.clone(), shared.clone());
@@ -96,6 +99,20 @@ impl Producer {
 
     pub(super) fn stage(&self, stage: Stage) {
         self.shared.stage.store(stage as u8, SeqCst);
+    }
+
+    /// Why the client takes nothing any more, where it can say so.
+    pub(super) fn reason(&self) -> Option<Fault> {
+        reason(&self.client, &self.shared)
+    }
+
+    /// Ends the producer. An open transaction is aborted before this comes back, or is left to the coordinator.
+    pub(super) async fn closed(&self) {
+        self.shared.ending.send_replace(true);
+        if self.shared.is(Stage::Open) {
+            let mut ended = self.shared.ended.subscribe();
+            let _ = tokio::time::timeout(ABORT, ended.wait_for(|ended| *ended)).await; // It ends without us as well.
+        }
     }
 
     /// Runs a blocking call on the client. A refusal that the client meets meanwhile ends the wait at once.
@@ -130,6 +147,32 @@ impl Producer {
     }
 }
 
+impl Shared {
+    fn is(&self, stage: Stage) -> bool {
+        self.stage.load(SeqCst) == stage as u8
+    }
+}
+
+/// What the client itself says of why it is at its end. That another owner has fenced it must not look like trouble that
+/// passes: whoever opens again after that would fence the rightful owner.
+fn reason(client: &BaseProducer<Reports>, shared: &Shared) -> Option<Fault> {
+    let what = "the producer came to its end";
+    if let Some((code, text)) = client.client().fatal_error() {
+        return Some(fault(code, what, &text));
+    }
+    if !shared.is(Stage::Open) {
+        return None;
+    }
+    // In an open transaction this is always refused, and where the transaction has failed with the cause of that.
+    match client.begin_transaction() {
+        Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => {
+            // Which event a refusal means is only told by the record's own report.
+            Some(fault(error.code(), what, &error.string())).filter(|fault| fault.class() != Class::Data)
+        }
+        _ => None,
+    }
+}
+
 impl Drop for Producer {
     fn drop(&mut self) {
         self.shared.ending.send_replace(true);
@@ -140,16 +183,16 @@ fn poll(client: Arc<BaseProducer<Reports>>, shared: &Shared, patience: Duration)
     while !*shared.ending.borrow() {
         client.poll(POLL);
         if client.context().given_up.swap(false, SeqCst) {
-            let what = "the producer came to its end";
-            match client.client().fatal_error() {
-                Some((code, reason)) => client.context().fail(fault(code, what, &reason)),
+            match reason(&client, shared) {
+                Some(fault) => client.context().fail(fault),
                 // The transaction failed: the commit under way tells why.
-                None if shared.stage.load(SeqCst) == Stage::Committing as u8 => {}
-                None => client.context().fail(fault(Code::PurgeQueue, what, "")),
+                None if shared.is(Stage::Committing) => {}
+                None => client.context().fail(fault(Code::PurgeQueue, "the producer came to its end", "")),
             }
         }
     }
     end(&client, shared, patience);
+    shared.ended.send_replace(true);
     // A call that still runs holds the client as well.
     while Arc::strong_count(&client) > 1 {
         client.poll(POLL);
@@ -157,7 +200,7 @@ fn poll(client: Arc<BaseProducer<Reports>>, shared: &Shared, patience: Duration)
 }
 
 fn end(client: &BaseProducer<Reports>, shared: &Shared, patience: Duration) {
-    let open = shared.stage.load(SeqCst) == Stage::Open as u8;
+    let open = shared.is(Stage::Open);
     let flags = || {
         let queue = PurgeConfig::default().queue();
         // Of an open transaction nothing counts, whatever has arrived.

@@ -77,6 +77,8 @@ struct Open {
     /// Whether a commit must come before it counts.
     uncommitted: bool,
     bytes: u64,
+    /// A record of it was refused for the sake of another record, whose own report tells the reason.
+    refused: bool,
     done: oneshot::Sender<Result<Delivered, Fault>>,
 }
 
@@ -136,7 +138,14 @@ impl Reports {
             let _ = done.send(Err(fault));
             return (number, receipt);
         }
-        window.open.push_back(Open { batch, outstanding: records, uncommitted: commit, bytes, done });
+        window.open.push_back(Open {
+            batch,
+            outstanding: records,
+            uncommitted: commit,
+            bytes,
+            refused: false,
+            done,
+        });
         window.resolve();
         (number, receipt)
     }
@@ -157,6 +166,15 @@ impl Reports {
         let fault = self.judged(fault);
         let mut window = locked(&self.window);
         window.fail_from(0, fault);
+        drop(window);
+        self.changed.notify_waiters();
+    }
+
+    /// This batch and every later one fails, and nothing more is taken.
+    pub(super) fn fail_from(&self, number: u32, fault: Fault) {
+        let mut window = locked(&self.window);
+        let at = number.wrapping_sub(window.first) as usize;
+        window.fail_from(at, fault);
         drop(window);
         self.changed.notify_waiters();
     }
@@ -223,9 +241,18 @@ impl Reports {
                     self.given_up.store(true, Relaxed);
                     return;
                 }
-                let event = open.batch.event(event as usize).map(|event| event.id());
-                let fault = self.judged(self.refused(code, message, event));
-                window.fail_from(at, fault);
+                if code == Code::InvalidDifferentRecord {
+                    open.refused = true;
+                    // The culprit may have come first.
+                    if let Some(fault) = window.fault.clone() {
+                        window.fail_from(at, fault);
+                    }
+                } else {
+                    let event = open.batch.event(event as usize).map(|event| event.id());
+                    let fault = self.judged(self.refused(code, message, event));
+                    let at = window.open.iter().take(at).position(|open| open.refused).unwrap_or(at);
+                    window.fail_from(at, fault);
+                }
             }
         }
         drop(window);
@@ -410,6 +437,35 @@ mod tests {
         assert!(one.try_recv().unwrap().is_ok());
         let (_, mut later) = reports.open(batch(), 0, false, 0);
         assert!(later.try_recv().unwrap().is_err(), "nothing is taken after a failure");
+    }
+
+    #[test]
+    fn the_record_that_spoiled_its_set_is_blamed() {
+        for culprit_first in [false, true] {
+            let reports = reports();
+            let (before, mut zero) = reports.open(batch(), 1, false, 0);
+            let (first, mut one) = reports.open(batch(), 1, false, 0);
+            let (second, mut two) = reports.open(batch(), 2, false, 0);
+            let others = |reports: &Reports| {
+                tell(reports, first, 0, Some(Code::InvalidDifferentRecord));
+                tell(reports, second, 1, Some(Code::InvalidDifferentRecord));
+            };
+            if !culprit_first {
+                others(&reports);
+                assert!(one.try_recv().is_err() && two.try_recv().is_err(), "the reason follows");
+            }
+            tell(&reports, second, 0, Some(Code::InvalidRecord));
+            if culprit_first {
+                others(&reports);
+            }
+            for failed in [&mut one, &mut two] {
+                let fault = failed.try_recv().unwrap().unwrap_err();
+                assert_eq!(fault.code(), "kafka.record_refused");
+                assert!(fault.event_id().is_some());
+            }
+            tell(&reports, before, 0, None);
+            assert!(zero.try_recv().unwrap().is_ok(), "its records are stored");
+        }
     }
 
     #[test]
