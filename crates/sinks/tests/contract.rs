@@ -271,6 +271,9 @@ impl Subject for Topics<'_> {
     }
 
     fn events(&self, name: &str) -> Vec<Value> {
+        if self.exactly_once {
+            kafka::settle(self.kafka, name);
+        }
         kafka::events(self.kafka, name)
     }
 }

@@ -53,8 +53,17 @@ fn held(id: i64) -> Option<Held> {
     Some(Held { position: Position::from_json(&position(id)), event: event_id(id), inside: 0 })
 }
 
-fn rows(subject: &dyn Subject, name: &str) -> Vec<i64> {
-    ids(&subject.events(name))
+/// What a reader sees, at the latest soon: a broker of Kafka answers a commit before its markers are written.
+async fn sees(subject: &dyn Subject, name: &str, expected: Vec<i64>, why: impl std::fmt::Display) {
+    let mut seen = Vec::new();
+    for _ in 0..200 {
+        seen = ids(&subject.events(name));
+        if seen == expected {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(seen, expected, "{why}");
 }
 
 fn up_to(n: i64) -> Vec<i64> {
@@ -69,7 +78,7 @@ async fn position_and_events(subject: &dyn Subject) {
     assert_eq!(before, None);
     for n in 0..5 {
         deliver(sink.as_mut(), ended(n * 10..n * 10 + 10)).await.unwrap();
-        assert_eq!(rows(subject, "position"), up_to(n * 10 + 10));
+        sees(subject, "position", up_to(n * 10 + 10), "").await;
         assert_eq!(open(&plan_again(subject, "position")).await.recovered(), held(n * 10 + 9).as_ref());
     }
     // Several on their way at once.
@@ -81,7 +90,7 @@ async fn position_and_events(subject: &dyn Subject) {
         receipt.await.unwrap();
     }
     sink.close().await;
-    assert_eq!(rows(subject, "position"), up_to(300));
+    sees(subject, "position", up_to(300), "").await;
     for _ in 0..2 {
         let (sink, told) = begin(&plan).await;
         assert_eq!(told, held(299));
@@ -104,12 +113,12 @@ async fn staged_parts(subject: &dyn Subject) {
     assert_eq!(parts.len(), 4);
     for part in &parts[..3] {
         deliver(sink.as_mut(), part.clone()).await.unwrap();
-        assert_eq!(rows(subject, "staged"), up_to(10), "a part is seen before its transaction's end");
+        sees(subject, "staged", up_to(10), "a part is seen before its transaction's end").await;
     }
     drop(sink);
     let (mut sink, told) = begin(&plan).await;
     assert_eq!(told, held(9), "a part moved the position");
-    assert_eq!(rows(subject, "staged"), up_to(10));
+    sees(subject, "staged", up_to(10), "").await;
     for part in &parts[..2] {
         drop(sink.deliver(part.clone(), DELIVERY).await.unwrap());
     }
@@ -123,7 +132,7 @@ async fn staged_parts(subject: &dyn Subject) {
     for receipt in receipts {
         receipt.await.unwrap();
     }
-    assert_eq!(rows(subject, "staged"), up_to(100));
+    sees(subject, "staged", up_to(100), "").await;
     sink.close().await;
     assert_eq!(begin(&plan).await.1, held(99));
 }
@@ -139,7 +148,7 @@ async fn empty_batches_move_the_position(subject: &dyn Subject) {
     drop(sink);
     let (mut sink, told) = begin(&plan).await;
     assert_eq!(told, Some(expected.clone()));
-    assert_eq!(rows(subject, "empty"), up_to(3));
+    sees(subject, "empty", up_to(3), "").await;
     // Also by a sink that stored no event itself.
     deliver(sink.as_mut(), empty(8)).await.unwrap();
     drop(sink);
@@ -159,7 +168,7 @@ async fn given_up_at_any_point(subject: &dyn Subject) {
             assert_eq!(told, held(next + 99), "round {round}");
             next += 100;
         }
-        assert_eq!(rows(subject, "given-up"), up_to(next), "round {round}");
+        sees(subject, "given-up", up_to(next), format!("round {round}")).await;
         let pending = sink.deliver(ended(next..next + 100), DELIVERY);
         match round % 4 {
             0 => drop(pending.now_or_never()),
@@ -199,7 +208,7 @@ async fn fencing(subject: &dyn Subject) {
     assert_eq!(fault.class(), Class::Fenced, "{fault:?}");
     drop(first);
     deliver(second.as_mut(), ended(30..40)).await.expect("the one that was fenced disturbed the other");
-    assert_eq!(rows(subject, "fenced"), up_to(40));
+    sees(subject, "fenced", up_to(40), "").await;
     second.close().await;
 }
 

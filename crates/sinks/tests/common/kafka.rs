@@ -86,6 +86,15 @@ pub fn records_as(kafka: &Kafka, topic: &str, isolation: &str) -> Vec<Found> {
     found
 }
 
+/// Waits until no transaction is open in a topic's first partition: a broker answers a commit before its markers are written.
+pub fn settle(kafka: &Kafka, topic: &str) {
+    let end =
+        |isolation| consumer(kafka, isolation).fetch_watermarks(topic, 0, SOON).ok().map(|(_, end)| end);
+    deltaforge_testkit::wait_for("every transaction to be over", SOON, || {
+        end("read_committed") == end("read_uncommitted")
+    });
+}
+
 /// The events of a topic.
 pub fn events(kafka: &Kafka, topic: &str) -> Vec<Value> {
     let values = records(kafka, topic).into_iter().filter_map(|record| record.value);
