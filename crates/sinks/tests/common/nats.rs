@@ -98,9 +98,20 @@ pub async fn row_ids(client: &Client, name: &str) -> Vec<i64> {
     super::ids(&stored.iter().map(Stored::event).collect::<Vec<_>>())
 }
 
-/// A stream made by hand.
+/// A stream made by hand. A server that has just deleted others now and then cannot make its store at once.
 pub async fn stream(client: &Client, config: stream::Config) -> stream::Stream {
-    jetstream::new(client.clone()).create_stream(config).await.unwrap()
+    let (context, mut made) = (jetstream::new(client.clone()), None);
+    wait_for_async("the stream to be made", Duration::from_secs(30), async || {
+        let answer = context.create_stream(config.clone()).await;
+        if let Err(error) = &answer {
+            let text = error.to_string();
+            assert!(text.contains("10049") || text.contains("creating store"), "{text}");
+        }
+        made = answer.ok();
+        made.is_some()
+    })
+    .await;
+    made.unwrap()
 }
 
 pub fn named(name: &str) -> stream::Config {
