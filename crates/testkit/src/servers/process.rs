@@ -30,6 +30,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::binaries::{self, ServerUser, give_to_server};
+use crate::wait_for;
 
 /// How often a starting or stopping server is looked at. Finer than `wait_for`, as every test pays for it.
 const POLL: Duration = Duration::from_millis(5);
@@ -292,11 +293,27 @@ impl Server {
             let _ = kill_process(Pid::from_child(child), Signal::STOP);
         }
         signal_all(&self.dir, Signal::STOP);
+        // A thread runs on until the kernel next looks at it.
+        let pid = self.child().as_ref().map(Child::id);
+        if let Some(pid) = pid {
+            wait_for("all threads of a server to stand still", Duration::from_secs(10), || stands_still(pid));
+        }
     }
 
     pub(super) fn resume(&self) {
         signal_all(&self.dir, Signal::CONT);
     }
+}
+
+/// Whether every thread of a process is stopped, or gone.
+fn stands_still(pid: u32) -> bool {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    threads.flatten().all(|thread| {
+        let stat = std::fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        // proc(5): the state follows the name, which stands in parentheses.
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        matches!(state, None | Some('T' | 't' | 'Z' | 'X'))
+    })
 }
 
 impl Drop for Server {
