@@ -244,7 +244,7 @@ const OURS: [(&str, &str); 7] = [
     ("sasl.username", "sasl.username"),
     ("sasl.password", "sasl.password"),
     // A key in the document would be shown with it.
-    ("ssl.key.pem", "tls.key_file"),
+    ("ssl.key.pem", "tls: { key_file: … }"),
 ];
 
 /// What would make an acknowledgement mean less, or nothing.
