@@ -245,6 +245,19 @@ fn file_and_stdout() {
     refuse("stdout", json!({ "pretty": true }), &[(json!({ "pretty": "x" }), "pretty", "type", "")]);
 }
 
+/// Sinks of one envelope share its encoding, whatever they are.
+#[test]
+fn an_encoding_is_that_of_the_envelope() {
+    let redis = json!({ "uri": "redis://h", "stream": "s" });
+    let http = json!({ "url": "http://h/x" });
+    for (kind, config) in
+        [("redis", redis), ("http", http), ("file", json!({ "path": "p" })), ("stdout", json!({}))]
+    {
+        let plan = parse(kind, config, None).unwrap();
+        assert_eq!(plan.encoding().as_deref(), Some("native"), "{kind}");
+    }
+}
+
 #[test]
 fn one_row_per_connector() {
     let kinds = deltaforge_sinks::kinds();

@@ -13,11 +13,11 @@ mod deliver;
 mod route;
 mod writer;
 
-use crate::shared::common::check_templates;
+use crate::shared::common::{Common, Plan, Planned, check_templates};
 use async_trait::async_trait;
 use config::Settings;
 use deltaforge_core::Fault;
-use deltaforge_core::config::{Fields, Report, RetryPolicy};
+use deltaforge_core::config::{Fields, Report};
 use deltaforge_core::sink::{Sink, SinkContext, SinkKind, SinkPlan};
 use deltaforge_core::source::Names;
 use std::sync::Arc;
@@ -42,7 +42,7 @@ impl SinkKind for FileKind {
         required: Option<bool>,
     ) -> Option<Arc<dyn SinkPlan>> {
         let settings = Settings::parse(fields, names, required)?;
-        Some(Arc::new(FilePlan { settings: Arc::new(settings), turn: Arc::default() }))
+        Some(Arc::new(Planned(FilePlan { settings: Arc::new(settings), turn: Arc::default() })))
     }
 }
 
@@ -54,21 +54,9 @@ struct FilePlan {
 }
 
 #[async_trait]
-impl SinkPlan for FilePlan {
-    fn id(&self) -> &str {
-        &self.settings.common.id
-    }
-
-    fn required(&self) -> bool {
-        self.settings.common.required
-    }
-
-    fn encoding(&self) -> Option<String> {
-        Some(self.settings.common.envelope.encoding())
-    }
-
-    fn retry(&self, waited_for: bool) -> RetryPolicy {
-        self.settings.common.retry(waited_for)
+impl Plan for FilePlan {
+    fn common(&self) -> &Common {
+        &self.settings.common
     }
 
     async fn check(&self) -> Report {

@@ -10,11 +10,11 @@ mod deliver;
 mod requests;
 mod sign;
 
-use crate::shared::common::check_templates;
+use crate::shared::common::{Common, Plan, Planned, check_templates};
 use async_trait::async_trait;
 use config::Settings;
 use deltaforge_core::Fault;
-use deltaforge_core::config::{Fields, Report, RetryPolicy};
+use deltaforge_core::config::{Fields, Report};
 use deltaforge_core::sink::{Sink, SinkContext, SinkKind, SinkPlan};
 use deltaforge_core::source::Names;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -40,7 +40,7 @@ impl SinkKind for HttpKind {
         required: Option<bool>,
     ) -> Option<Arc<dyn SinkPlan>> {
         let settings = Arc::new(Settings::parse(fields, names, required)?);
-        Some(Arc::new(HttpPlan { settings, rest: Arc::default() }))
+        Some(Arc::new(Planned(HttpPlan { settings, rest: Arc::default() })))
     }
 }
 
@@ -68,17 +68,9 @@ impl Rest {
 }
 
 #[async_trait]
-impl SinkPlan for HttpPlan {
-    fn id(&self) -> &str {
-        &self.settings.common.id
-    }
-
-    fn required(&self) -> bool {
-        self.settings.common.required
-    }
-
-    fn retry(&self, waited_for: bool) -> RetryPolicy {
-        self.settings.common.retry(waited_for)
+impl Plan for HttpPlan {
+    fn common(&self) -> &Common {
+        &self.settings.common
     }
 
     async fn check(&self) -> Report {

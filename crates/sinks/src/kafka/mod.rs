@@ -16,14 +16,14 @@ mod producer;
 mod record;
 mod reports;
 
-use crate::shared::common::check_templates;
+use crate::shared::common::{Common, Plan, Planned, check_templates};
 use crate::shared::held::Identity;
 use crate::shared::relay;
 use async_trait::async_trait;
 use config::Settings;
 use deliver::{KafkaSink, make_topic, patience};
 use deltaforge_core::Fault;
-use deltaforge_core::config::{Fields, Report, RetryPolicy};
+use deltaforge_core::config::{Fields, Report};
 use deltaforge_core::sink::{Held, Sink, SinkContext, SinkKind, SinkPlan};
 use deltaforge_core::source::Names;
 use positions::{Look, Positions};
@@ -72,7 +72,7 @@ impl SinkKind for KafkaKind {
         required: Option<bool>,
     ) -> Option<Arc<dyn SinkPlan>> {
         let settings = Arc::new(Settings::parse(fields, names, required)?);
-        Some(Arc::new(KafkaPlan { settings, limit: Arc::default(), before: Mutex::default() }))
+        Some(Arc::new(Planned(KafkaPlan { settings, limit: Arc::default(), before: Mutex::default() })))
     }
 }
 
@@ -86,25 +86,13 @@ struct KafkaPlan {
 }
 
 #[async_trait]
-impl SinkPlan for KafkaPlan {
-    fn id(&self) -> &str {
-        &self.settings.common.id
-    }
-
-    fn required(&self) -> bool {
-        self.settings.common.required
+impl Plan for KafkaPlan {
+    fn common(&self) -> &Common {
+        &self.settings.common
     }
 
     fn exactly_once(&self) -> bool {
         self.settings.exactly_once
-    }
-
-    fn encoding(&self) -> Option<String> {
-        Some(self.settings.common.envelope.encoding())
-    }
-
-    fn retry(&self, waited_for: bool) -> RetryPolicy {
-        self.settings.common.retry(waited_for)
     }
 
     async fn check(&self) -> Report {

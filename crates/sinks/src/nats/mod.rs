@@ -20,13 +20,13 @@ mod pump;
 mod stream;
 mod subject;
 
-use crate::shared::common::check_templates;
+use crate::shared::common::{Common, Plan, Planned, check_templates};
 use answer::Acknowledgements;
 use async_trait::async_trait;
 use config::Settings;
 use connection::Connection;
 use deliver::{Exactly, Handle, NatsSink};
-use deltaforge_core::config::{Fields, Report, RetryPolicy};
+use deltaforge_core::config::{Fields, Report};
 use deltaforge_core::fault::Kind;
 use deltaforge_core::sink::{Held, Sink, SinkContext, SinkKind, SinkPlan};
 use deltaforge_core::source::Names;
@@ -63,7 +63,7 @@ impl SinkKind for NatsKind {
         required: Option<bool>,
     ) -> Option<Arc<dyn SinkPlan>> {
         let settings = Settings::parse(fields, names, required)?;
-        Some(Arc::new(NatsPlan { settings, memory: Arc::default() }))
+        Some(Arc::new(Planned(NatsPlan { settings, memory: Arc::default() })))
     }
 }
 
@@ -74,30 +74,18 @@ struct NatsPlan {
 }
 
 #[async_trait]
-impl SinkPlan for NatsPlan {
-    fn id(&self) -> &str {
-        &self.settings.common.id
-    }
-
-    fn required(&self) -> bool {
-        self.settings.common.required
+impl Plan for NatsPlan {
+    fn common(&self) -> &Common {
+        &self.settings.common
     }
 
     fn exactly_once(&self) -> bool {
         self.settings.exactly_once
     }
 
-    fn encoding(&self) -> Option<String> {
-        Some(self.settings.common.envelope.encoding())
-    }
-
     /// A position travels in a message's headers.
     fn stores_ends_alone(&self) -> bool {
         false
-    }
-
-    fn retry(&self, waited_for: bool) -> RetryPolicy {
-        self.settings.common.retry(waited_for)
     }
 
     async fn check(&self) -> Report {
@@ -111,7 +99,7 @@ impl SinkPlan for NatsPlan {
         let named = templates.into_iter().filter_map(|(key, t)| Some((key, t?)));
         check_templates(named.chain(headers), &context.source)?;
         let limit = settings.connect_timeout;
-        let name = format!("deltaforge:{}/{}", context.pipeline, self.id());
+        let name = format!("deltaforge:{}/{}", context.pipeline, self.common().id);
         let mut connection = connection::connect(settings, &name).await?;
         let address = connection.address.clone();
         let prepared = tokio::time::timeout(limit, self.prepare(&mut connection, context)).await;
@@ -149,7 +137,7 @@ impl NatsPlan {
         }
         let writer = Writer {
             stream: name.clone(),
-            sink: format!("{}/{}", context.pipeline, self.id()),
+            sink: format!("{}/{}", context.pipeline, self.settings.common.id),
             writer: uuid::Uuid::new_v4().simple().to_string(),
             memory: self.memory.clone(),
         };

@@ -19,13 +19,13 @@ mod replies;
 mod resp;
 mod topology;
 
-use crate::shared::common::check_templates;
+use crate::shared::common::{Common, Plan, Planned, check_templates};
 use async_trait::async_trait;
 use config::{Settings, Topology};
 use connection::{Connection, Connector};
 use deliver::{Patience, RedisSink, not_a_stream};
 use deltaforge_core::Fault;
-use deltaforge_core::config::{Fields, Report, RetryPolicy};
+use deltaforge_core::config::{Fields, Report};
 use deltaforge_core::sink::{Held, Sink, SinkContext, SinkKind, SinkPlan};
 use deltaforge_core::source::Names;
 use entry::Entries;
@@ -53,7 +53,7 @@ impl SinkKind for RedisKind {
         required: Option<bool>,
     ) -> Option<Arc<dyn SinkPlan>> {
         let settings = Arc::new(Settings::parse(fields, names, required)?);
-        Some(Arc::new(RedisPlan { connector: Arc::new(Connector::new(settings)) }))
+        Some(Arc::new(Planned(RedisPlan { connector: Arc::new(Connector::new(settings)) })))
     }
 }
 
@@ -69,25 +69,13 @@ impl RedisPlan {
 }
 
 #[async_trait]
-impl SinkPlan for RedisPlan {
-    fn id(&self) -> &str {
-        &self.settings().common.id
-    }
-
-    fn required(&self) -> bool {
-        self.settings().common.required
+impl Plan for RedisPlan {
+    fn common(&self) -> &Common {
+        &self.settings().common
     }
 
     fn exactly_once(&self) -> bool {
         self.settings().exactly_once
-    }
-
-    fn encoding(&self) -> Option<String> {
-        Some(self.settings().common.envelope.encoding())
-    }
-
-    fn retry(&self, waited_for: bool) -> RetryPolicy {
-        self.settings().common.retry(waited_for)
     }
 
     async fn check(&self) -> Report {
@@ -100,7 +88,8 @@ impl SinkPlan for RedisPlan {
         check_templates(templates.into_iter().filter_map(|(key, t)| Some((key, t?))), &context.source)?;
         let entries = Entries::new(settings, context);
         let patience = Patience { send: settings.send_timeout, batch: settings.batch_timeout };
-        let exact = settings.exactly_once.then(|| Exact::new(&context.pipeline, self.id(), &settings.stream));
+        let exact =
+            settings.exactly_once.then(|| Exact::new(&context.pipeline, &self.common().id, &settings.stream));
         let mut connection = match &settings.topology {
             Topology::Cluster(seeds) => match &exact {
                 // One slot, so one server.
@@ -126,7 +115,7 @@ impl SinkPlan for RedisPlan {
             }
             None => None,
         };
-        let name = format!("deltaforge:{}/{}", context.pipeline, self.id());
+        let name = format!("deltaforge:{}/{}", context.pipeline, self.common().id);
         Ok(Box::new(RedisSink::new(self.connector.clone(), connection, entries, name, exact)))
     }
 }

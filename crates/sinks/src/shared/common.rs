@@ -1,7 +1,9 @@
 //! The settings that every sink has.
 
+use async_trait::async_trait;
 use deltaforge_core::Fault;
-use deltaforge_core::config::{Fields, FindingClass, RetryPolicy, is_name};
+use deltaforge_core::config::{Fields, FindingClass, Report, RetryPolicy, is_name};
+use deltaforge_core::sink::{Sink, SinkContext, SinkPlan};
 use deltaforge_core::source::{Names, SourceInfo};
 use deltaforge_encode::EnvelopePlan;
 use deltaforge_encode::template::Template;
@@ -55,6 +57,66 @@ impl Common {
     pub(crate) fn retry(&self, waited_for: bool) -> RetryPolicy {
         let default = if waited_for { RetryPolicy::REQUIRED_SINK } else { RetryPolicy::OPTIONAL_SINK };
         RetryPolicy { max_attempts: self.max_attempts.unwrap_or(default.max_attempts), ..self.retry }
+    }
+}
+
+/// A parsed sink, as a connector writes it: what its common settings say is answered by [`Planned`], the same for every one.
+#[async_trait]
+pub(crate) trait Plan: Send + Sync {
+    fn common(&self) -> &Common;
+
+    /// As [`SinkPlan::exactly_once`].
+    fn exactly_once(&self) -> bool {
+        false
+    }
+
+    /// As [`SinkPlan::stores_ends_alone`].
+    fn stores_ends_alone(&self) -> bool {
+        true
+    }
+
+    /// As [`SinkPlan::check`].
+    async fn check(&self) -> Report;
+
+    /// As [`SinkPlan::open`].
+    async fn open(&self, context: &SinkContext) -> Result<Box<dyn Sink>, Fault>;
+}
+
+/// A connector's plan as the engine takes it.
+pub(crate) struct Planned<P>(pub(crate) P);
+
+#[async_trait]
+impl<P: Plan> SinkPlan for Planned<P> {
+    fn id(&self) -> &str {
+        &self.0.common().id
+    }
+
+    fn required(&self) -> bool {
+        self.0.common().required
+    }
+
+    fn exactly_once(&self) -> bool {
+        self.0.exactly_once()
+    }
+
+    fn stores_ends_alone(&self) -> bool {
+        self.0.stores_ends_alone()
+    }
+
+    fn encoding(&self) -> Option<String> {
+        Some(self.0.common().envelope.encoding())
+    }
+
+    fn retry(&self, waited_for: bool) -> RetryPolicy {
+        self.0.common().retry(waited_for)
+    }
+
+    async fn check(&self) -> Report {
+        self.0.check().await
+    }
+
+    async fn open(&self, context: &SinkContext) -> Result<Box<dyn Sink>, Fault> {
+        self.0.open(context).await
     }
 }
 

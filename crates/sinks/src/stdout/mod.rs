@@ -2,10 +2,10 @@
 
 mod pretty;
 
-use crate::shared::common::Common;
+use crate::shared::common::{Common, Plan, Planned};
 use crate::shared::relay::{Relay, blocking};
 use async_trait::async_trait;
-use deltaforge_core::config::{Fields, Report, RetryPolicy, Severity};
+use deltaforge_core::config::{Fields, Report, Severity};
 use deltaforge_core::fault::Kind;
 use deltaforge_core::sink::{Delivered, Delivery, Receipt, Sink, SinkContext, SinkKind, SinkPlan};
 use deltaforge_core::source::Names;
@@ -35,7 +35,7 @@ impl SinkKind for StdoutKind {
     ) -> Option<Arc<dyn SinkPlan>> {
         let common = Common::parse(fields, names, required);
         let pretty = fields.bool("pretty", false);
-        Some(Arc::new(StdoutPlan { common, pretty }))
+        Some(Arc::new(Planned(StdoutPlan { common, pretty })))
     }
 }
 
@@ -46,21 +46,9 @@ struct StdoutPlan {
 }
 
 #[async_trait]
-impl SinkPlan for StdoutPlan {
-    fn id(&self) -> &str {
-        &self.common.id
-    }
-
-    fn required(&self) -> bool {
-        self.common.required
-    }
-
-    fn encoding(&self) -> Option<String> {
-        Some(self.common.envelope.encoding())
-    }
-
-    fn retry(&self, waited_for: bool) -> RetryPolicy {
-        self.common.retry(waited_for)
+impl Plan for StdoutPlan {
+    fn common(&self) -> &Common {
+        &self.common
     }
 
     async fn check(&self) -> Report {
