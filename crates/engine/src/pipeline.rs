@@ -38,7 +38,7 @@ use deltaforge_core::schema::SchemaLog;
 use deltaforge_core::sink::{Held, SinkContext};
 use deltaforge_core::source::{Fill, Opened, Source, SourceContext, SourceStats};
 use deltaforge_core::task::spawn;
-use deltaforge_core::{Batch, Checkpoint, Class, Fault, Position, Released, clock};
+use deltaforge_core::{Batch, Checkpoint, Class, Fault, Released, clock};
 use futures_util::future::BoxFuture;
 use measure::Measure;
 use saving::{Saving, Taken};
@@ -243,10 +243,6 @@ struct Loop {
     buried: Vec<BuriedEvents>,
     /// What the targets of exactly-once sinks held when the start was chosen, until their lanes are told.
     held_at_start: Vec<Option<Held>>,
-    /// By sink: the position that its target stores, as far as it has acknowledged; none for a target that stores none.
-    stored: Vec<Option<Position>>,
-    /// By sink: its target holds events behind that position, and the batch with the last of them has not come.
-    is_inside: Vec<bool>,
     /// Failed attempts to open the source, or breaks, since it last gave something.
     source_attempts: u32,
     builder: BatchBuilder,
@@ -339,8 +335,6 @@ impl Loop {
             beginnings: attempts,
             buried,
             held_at_start: Vec::new(),
-            stored: vec![None; spec.sinks.len()],
-            is_inside: vec![false; spec.sinks.len()],
             saving: Saving::new(store, lease.epoch),
             spec,
             metrics,
@@ -616,8 +610,7 @@ impl Loop {
                 }
                 let end = self.held.iter().find(|h| h.seq == seq).and_then(|h| h.batch.end());
                 if let (Some(end), true, true) = (end, stored, plan.exactly_once()) {
-                    self.stored[sink] = Some(end.position.clone());
-                    self.is_inside[sink] = false;
+                    self.sinks[sink].stored(&end.position);
                 }
                 self.sinks[sink].delivered(seq);
                 if stored {

@@ -219,12 +219,12 @@ impl Loop {
 
     fn sample_sink(&self, sink: usize, now_us: i64) -> SinkSample {
         let view = &self.sinks[sink];
-        let (lag_events, oldest_us) = view.lag();
+        let (lag_events, lag_seconds) = view.lag(now_us);
         SinkSample {
             in_flight: self.progress.pending(sink) as u64,
             position: view.position().and_then(|position| self.spec.source.number(position)),
             lag_events,
-            lag_seconds: oldest_us.map_or(0.0, |ts_us| (now_us - ts_us).max(0) as f64 / 1e6),
+            lag_seconds,
         }
     }
 

@@ -161,10 +161,9 @@ impl Loop {
         let start = standings.start(self.spec.source.as_ref(), &self.spec.sinks, waits_for);
         let start = start.map_err(|fault| Failure::of(fault, STATE))?;
         self.held_at_start = standings.held();
-        let position = |held: &Option<Held>| held.as_ref().map(|held| held.position.clone());
-        self.stored = self.held_at_start.iter().map(position).collect();
-        let is_inside = |held: &Option<Held>| held.as_ref().is_some_and(|held| held.inside > 0);
-        self.is_inside = self.held_at_start.iter().map(is_inside).collect();
+        for (view, held) in self.sinks.iter_mut().zip(&self.held_at_start) {
+            view.holds(held.as_ref());
+        }
         if let Some(start) = start.filter(|start| Some(start) != self.progress.safe()) {
             tracing::info!(
                 pipeline = self.spec.name,

@@ -1,5 +1,6 @@
 //! Saving checkpoints: one at a time, in its own task, grouped; and only then releasing.
 
+use super::sinks::SinkView;
 use super::{Command, Failure, Loop, Mode, STATE, is_final};
 use crate::spec::PipelineSpec;
 use crate::status::{Phase, State, Status, Trouble};
@@ -177,12 +178,11 @@ impl Loop {
     fn unsaved(&self) -> Option<&End> {
         let end = self.progress.unsaved()?;
         let source = &self.spec.source;
-        let is_behind = |(is_inside, stored): (&bool, &Option<Position>)| {
-            let order = stored.as_ref().and_then(|stored| source.compare(&end.position, stored));
-            *is_inside && !matches!(order, Some(Ordering::Less | Ordering::Equal))
+        let is_behind = |stored: &Position| {
+            !matches!(source.compare(&end.position, stored), Some(Ordering::Less | Ordering::Equal))
         };
         let is_start = self.progress.last_saved().is_none();
-        (is_start || !self.is_inside.iter().zip(&self.stored).any(is_behind)).then_some(end)
+        (is_start || !self.sinks.iter().filter_map(SinkView::inside).any(is_behind)).then_some(end)
     }
 
     /// Batches wait for schemas to be saved: where a target is ahead of the checkpoint, the next start reads on from there, and

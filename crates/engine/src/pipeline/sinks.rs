@@ -8,6 +8,7 @@ use crate::status::{Gap, SinkState, SinkStatus};
 use deltaforge_core::batch::Batch;
 use deltaforge_core::checkpoint::{Checkpoint, SinkProgress};
 use deltaforge_core::position::BatchSeq;
+use deltaforge_core::sink::Held;
 use deltaforge_core::{Position, clock};
 use std::collections::VecDeque;
 
@@ -19,6 +20,10 @@ pub(super) struct SinkView {
     /// Handed over and not answered, oldest first.
     given: VecDeque<Given>,
     position: Option<Position>,
+    /// The position that its target stores, as far as it has acknowledged; none for a target that stores none.
+    stored: Option<Position>,
+    /// Its target holds events behind `stored`, and the batch with the last of them has not come.
+    is_inside: bool,
     delivered_ms: i64,
     given_up: u64,
     gap: Option<Gap>,
@@ -50,6 +55,23 @@ impl SinkView {
             view
         };
         ids.iter().map(view).collect()
+    }
+
+    /// What the target holds at the start.
+    pub(super) fn holds(&mut self, held: Option<&Held>) {
+        self.stored = held.map(|held| held.position.clone());
+        self.is_inside = held.is_some_and(|held| held.inside > 0);
+    }
+
+    /// The target has stored an end.
+    pub(super) fn stored(&mut self, end: &Position) {
+        self.stored = Some(end.clone());
+        self.is_inside = false;
+    }
+
+    /// The position behind which nothing may be saved, while the target is inside a batch.
+    pub(super) fn inside(&self) -> Option<&Position> {
+        self.stored.as_ref().filter(|_| self.is_inside)
     }
 
     /// The lane has taken a batch.
@@ -124,10 +146,11 @@ impl SinkView {
         self.position.as_ref()
     }
 
-    /// Events handed over and not answered, and the commit time of the oldest, Unix microseconds.
-    pub(super) fn lag(&self) -> (u64, Option<i64>) {
+    /// Events handed over and not answered, and the age of the oldest in seconds.
+    pub(super) fn lag(&self, now_us: i64) -> (u64, f64) {
         let events = self.given.iter().map(|given| given.events).sum();
-        (events, self.given.front().map(|given| given.first_ts_us))
+        let age_us = self.given.front().map_or(0, |given| now_us - given.first_ts_us);
+        (events, age_us.max(0) as f64 / 1e6)
     }
 }
 
@@ -136,7 +159,7 @@ impl Loop {
     pub(super) fn sink_progress(&self) -> Vec<SinkProgress> {
         let progress = |(sink, view): (usize, &SinkView)| {
             // What a target stores is told from what the pipeline read since, which held nothing for it.
-            let position = self.stored[sink].clone().or_else(|| view.position.clone())?;
+            let position = view.stored.clone().or_else(|| view.position.clone())?;
             let sink = self.spec.sinks[sink].id().into();
             Some(SinkProgress { sink, position, delivered_ms: view.delivered_ms })
         };
@@ -148,7 +171,7 @@ impl Loop {
         let now_us = clock::unix_micros();
         let status = |(sink, view): (usize, &SinkView)| {
             let plan = &self.spec.sinks[sink];
-            let (lag_events, oldest_us) = view.lag();
+            let (lag_events, lag_seconds) = view.lag(now_us);
             let trouble = self.troubles.get(plan.id()).cloned();
             SinkStatus {
                 id: plan.id().into(),
@@ -162,7 +185,7 @@ impl Loop {
                 position: view.position.clone(),
                 delivered_ms: (view.delivered_ms > 0).then_some(view.delivered_ms),
                 lag_events,
-                lag_seconds: oldest_us.map_or(0.0, |ts_us| (now_us - ts_us).max(0) as f64 / 1e6),
+                lag_seconds,
                 given_up_events: view.given_up,
                 gap: view.gap.clone(),
                 trouble,
