@@ -154,18 +154,6 @@ async fn large_batch(subject: &dyn Subject) {
 
 // --- Redis --------------------------------------------------------------------------------------------------------------
 
-/// The events of a stream, from redis-cli's raw answer to XRANGE: id, then names and values, a line each.
-fn stream_events(answer: &str) -> Vec<Value> {
-    let mut lines = answer.lines();
-    let mut events = Vec::new();
-    while let Some(line) = lines.next() {
-        if line == "df-event" {
-            events.push(serde_json::from_str(lines.next().unwrap()).unwrap());
-        }
-    }
-    events
-}
-
 impl Subject for Redis {
     fn plan(&self, name: &str) -> Arc<dyn SinkPlan> {
         plan("redis", json!({ "uri": self.uri(), "stream": name }))

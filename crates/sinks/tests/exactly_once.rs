@@ -255,13 +255,6 @@ fn redis_plan(uri: &str, pipeline: &str, name: &str) -> Arc<dyn SinkPlan> {
     parse_of(pipeline, "redis", config, None).unwrap()
 }
 
-/// The events of a stream, from redis-cli's raw answer to XRANGE: id, then names and values, a line each.
-fn stream_events(answer: &str) -> Vec<Value> {
-    let lines: Vec<&str> = answer.lines().collect();
-    let payloads = lines.windows(2).filter(|pair| pair[0] == "df-event");
-    payloads.map(|pair| serde_json::from_str(pair[1]).unwrap()).collect()
-}
-
 impl Subject for Redis {
     fn plan_of(&self, pipeline: &str, name: &str) -> Arc<dyn SinkPlan> {
         redis_plan(&self.uri(), pipeline, name)

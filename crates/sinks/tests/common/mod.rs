@@ -277,3 +277,15 @@ pub fn assert_contiguous_replays(ids: &[i64], n: i64) {
 pub fn file_config(path: &std::path::Path) -> serde_json::Value {
     json!({ "path": path.display().to_string() })
 }
+
+/// The events of a stream, from redis-cli's raw answer to XRANGE: id, then names and values, a line each.
+pub fn stream_events(answer: &str) -> Vec<serde_json::Value> {
+    let mut lines = answer.lines();
+    let mut events = Vec::new();
+    while let Some(line) = lines.next() {
+        if line == "df-event" {
+            events.push(serde_json::from_str(lines.next().unwrap()).unwrap());
+        }
+    }
+    events
+}
